@@ -1,0 +1,1 @@
+"""The agent SDK, the agent host process, heartbeats, drain, the local pool."""

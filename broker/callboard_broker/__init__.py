@@ -1,0 +1,1 @@
+"""NATS: connection, streams, wire messages, subjects, blobs, and the client that posts."""

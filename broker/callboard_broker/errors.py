@@ -1,0 +1,160 @@
+"""One root for everything Callboard raises; each leaf also inherits the matching builtin.
+
+    CallboardError
+    +-- BadInput (ValueError)            a value from outside; `.field` names it
+    |   +-- TooLarge
+    +-- BoardUnreachable (ConnectionError)
+    +-- StreamMissing (LookupError)
+    +-- StreamDrift (RuntimeError)       a stream exists with other settings than ours
+    +-- WriteRefused (RuntimeError)      the server refused a guarded write
+    +-- WriteUnresolved (TimeoutError)   nobody knows whether a write was stored
+    +-- ServerFailed (RuntimeError)      the embedded nats-server did not start or died
+    |   +-- StoreLocked
+    +-- TaskError (RuntimeError)         a task ended without success; `.task`, `.error`
+    |   +-- TaskFailed
+    |   +-- TaskCancelled
+    |   +-- TaskExpired (TimeoutError)
+    +-- UnknownTask (LookupError)
+    +-- AuditBroken (RuntimeError)
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AuditBroken",
+    "BadInput",
+    "BoardUnreachable",
+    "CallboardError",
+    "ServerFailed",
+    "StoreLocked",
+    "StreamDrift",
+    "StreamMissing",
+    "TaskCancelled",
+    "TaskError",
+    "TaskExpired",
+    "TaskFailed",
+    "TooLarge",
+    "UnknownTask",
+    "WriteRefused",
+    "WriteUnresolved",
+]
+
+
+class CallboardError(Exception):
+    """The root: catch it to catch everything that Callboard raises on purpose."""
+
+
+class BadInput(CallboardError, ValueError):
+    """A value from outside is not acceptable. `.field` names the field that must change."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+class TooLarge(BadInput):
+    """A payload, name or document is over its limit."""
+
+
+class BoardUnreachable(CallboardError, ConnectionError):
+    """No NATS server answers at `.url`."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(
+            f"no NATS server answers at {url} ({reason}); start one with `callboard up`, "
+            "or name another with --nats URL or CALLBOARD_NATS_URL"
+        )
+        self.url = url
+
+
+class StreamMissing(CallboardError, LookupError):
+    """The server has no stream `.stream`."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(
+            f"the server has no stream {stream}; start the router once (`callboard up` or "
+            "`callboard router`): it creates the streams"
+        )
+        self.stream = stream
+
+
+class StreamDrift(CallboardError, RuntimeError):
+    """Stream `.stream` exists, but with settings on which Callboard's guarantees do not hold."""
+
+    def __init__(self, stream: str, differences: dict[str, tuple[object, object]]) -> None:
+        listed = "; ".join(
+            f"{name} is {found!r}, must be {wanted!r}"
+            for name, (found, wanted) in sorted(differences.items())
+        )
+        super().__init__(
+            f"stream {stream} has drifted: {listed}. Restore these settings, or use another "
+            "prefix for this board"
+        )
+        self.stream = stream
+        self.differences = differences
+
+
+class WriteRefused(CallboardError, RuntimeError):
+    """The server refused a write. `.code` is JetStream's error code (10071: the guard failed)."""
+
+    def __init__(self, subject: str, code: int, description: str) -> None:
+        super().__init__(f"the server refused a write to {subject}: {description} ({code})")
+        self.subject = subject
+        self.code = code
+        self.description = description
+
+
+class WriteUnresolved(CallboardError, TimeoutError):
+    """No answer came: the write may or may not have been stored. Never repeat it blindly."""
+
+    def __init__(self, subject: str, seconds: float) -> None:
+        super().__init__(f"no answer to a write to {subject} within {seconds:g} s")
+        self.subject = subject
+        self.seconds = seconds
+
+
+class ServerFailed(CallboardError, RuntimeError):
+    """The embedded nats-server did not start, or died."""
+
+
+class StoreLocked(ServerFailed):
+    """Another process already runs a server on this store directory."""
+
+
+class TaskError(CallboardError, RuntimeError):
+    """A task reached a terminal event that is not success."""
+
+    def __init__(self, task: str, message: str, error: object = None) -> None:
+        super().__init__(f"task {task}: {message}")
+        self.task = task
+        self.error = error
+
+
+class TaskFailed(TaskError):
+    """The task failed for good; `.error` is the recorded error (type, message, field)."""
+
+
+class TaskCancelled(TaskError):
+    """The task was cancelled."""
+
+
+class TaskExpired(TaskError, TimeoutError):
+    """The task's deadline passed before it could finish."""
+
+
+class UnknownTask(CallboardError, LookupError):
+    """The ledger knows no task or workflow with this id in this tenant."""
+
+    def __init__(self, task: str, tenant: str) -> None:
+        super().__init__(f"tenant {tenant} has no task or workflow {task}; see `callboard list`")
+        self.task = task
+        self.tenant = tenant
+
+
+class AuditBroken(CallboardError, RuntimeError):
+    """The audit log and the journal do not agree; `.findings` says where."""
+
+    def __init__(self, findings: list[str]) -> None:
+        super().__init__("the audit log does not verify: " + "; ".join(findings))
+        self.findings = findings

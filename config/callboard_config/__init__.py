@@ -1,0 +1,1 @@
+"""Settings: what holds, and where each value came from."""

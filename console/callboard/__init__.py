@@ -1,0 +1,1 @@
+"""Callboard: an event-driven actor system over NATS JetStream."""
