@@ -1,21 +1,21 @@
 """One root for everything Callboard raises; each leaf also inherits the matching builtin.
 
-    CallboardError
-    +-- BadInput (ValueError)            a value from outside; `.field` names it
-    |   +-- TooLarge
-    +-- BoardUnreachable (ConnectionError)
-    +-- StreamMissing (LookupError)
-    +-- StreamDrift (RuntimeError)       a stream exists with other settings than ours
-    +-- WriteRefused (RuntimeError)      the server refused a guarded write
-    +-- WriteUnresolved (TimeoutError)   nobody knows whether a write was stored
-    +-- ServerFailed (RuntimeError)      the embedded nats-server did not start or died
-    |   +-- StoreLocked
-    +-- TaskError (RuntimeError)         a task ended without success; `.task`, `.error`
-    |   +-- TaskFailed
-    |   +-- TaskCancelled
-    |   +-- TaskExpired (TimeoutError)
-    +-- UnknownTask (LookupError)
-    +-- AuditBroken (RuntimeError)
+CallboardError
++-- BadInput (ValueError)            a value from outside; `.field` names it
+|   +-- TooLarge
++-- BoardUnreachable (ConnectionError)
++-- StreamMissing (LookupError)
++-- StreamDrift (RuntimeError)       a stream exists with other settings than ours
++-- WriteRefused (RuntimeError)      the server refused a guarded write
++-- WriteUnresolved (TimeoutError)   nobody knows whether a write was stored
++-- ServerFailed (RuntimeError)      the embedded nats-server did not start or died
+|   +-- StoreLocked
++-- TaskError (RuntimeError)         a task ended without success; `.task`, `.error`
+|   +-- TaskFailed
+|   +-- TaskCancelled
+|   +-- TaskExpired (TimeoutError)
++-- UnknownTask (LookupError)
++-- AuditBroken (RuntimeError)
 """
 
 from __future__ import annotations
