@@ -1,0 +1,85 @@
+"""The rule by which an event changes one task: used by router, ledger and client alike.
+
+The journal is totally ordered, so every reader that applies this rule comes to the same state.
+An event that the rule refuses is void: it stands in the journal and means nothing. The rule never
+looks at a clock.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from callboard_broker.wire import Dispatch, Failure, Lost, Outcome, Settled
+
+__all__ = [
+    "TERMINAL",
+    "Life",
+    "TaskState",
+    "apply_dispatch",
+    "apply_lost",
+    "apply_outcome",
+    "apply_settled",
+]
+
+TaskState = Literal["waiting", "running", "succeeded", "failed", "cancelled", "expired"]
+
+TERMINAL: frozenset[TaskState] = frozenset({"succeeded", "failed", "cancelled", "expired"})
+
+
+class Life(msgspec.Struct):
+    """What the rule remembers of one task.
+
+    attempt: the last one that was dispatched. lost: how many were declared void.
+    failure: the error of the last outcome, until the router has decided what follows from it.
+    """
+
+    state: TaskState = "waiting"
+    attempt: int = 0
+    secret: str = ""
+    lost: int = 0
+    failure: Failure | None = None
+
+
+def apply_dispatch(life: Life, event: Dispatch) -> bool:
+    """Attempt n+1 may begin when attempt n has ended; its tokens are taken exactly here."""
+    if life.state != "waiting" or life.failure is not None or event.attempt != life.attempt + 1:
+        return False
+    life.state = "running"
+    life.attempt = event.attempt
+    life.secret = event.secret
+    return True
+
+
+def apply_outcome(life: Life, event: Outcome) -> bool:
+    """The first outcome of the current attempt counts; its tokens are returned exactly here."""
+    if life.state != "running" or event.attempt != life.attempt or event.secret != life.secret:
+        return False
+    life.secret = ""
+    if event.error is None:
+        life.state = "succeeded"
+    else:
+        life.state = "waiting"
+        life.failure = event.error
+    return True
+
+
+def apply_lost(life: Life, event: Lost) -> bool:
+    """The current attempt is void: its tokens are returned here, and its outcome comes too late."""
+    if life.state != "running" or event.attempt != life.attempt:
+        return False
+    life.secret = ""
+    life.state = "waiting"
+    life.lost += 1
+    return True
+
+
+def apply_settled(life: Life, event: Settled) -> bool:
+    """The terminal event where no success is; never while an attempt holds tokens."""
+    if life.state != "waiting":
+        return False
+    life.state = event.state
+    if event.error is not None:
+        life.failure = event.error
+    return True
