@@ -265,6 +265,8 @@ class Beat(msgspec.Struct, frozen=True, omit_defaults=True):
     incarnation: new at every start, and after every lease that the host let end.
     cpu: cores in use by the host's process. memory_mb: its resident set.
     gone: the incarnation has ended, on the word of the host itself or of its supervisor.
+    fresh_from: the journal's last sequence when the connection that pulls work was made; what was
+    stored before it, this host starts only on the router's word.
     """
 
     host: str
@@ -277,6 +279,7 @@ class Beat(msgspec.Struct, frozen=True, omit_defaults=True):
     pid: int = 0
     node: str = ""
     gone: bool = False
+    fresh_from: int = 0
     v: Version = SCHEMA
 
 

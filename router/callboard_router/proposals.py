@@ -1,0 +1,99 @@
+"""What the router has written but not yet read back: each proposal reserves what it would take.
+
+A proposal counts until its event is read from the journal, and only then is it true. All proposals
+of an epoch die together when a new epoch begins, because the server refuses whatever the old one
+still had under way.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from callboard_broker.wire import (
+    Dispatch,
+    Epoch,
+    Event,
+    Expanded,
+    Lost,
+    Merged,
+    Outcome,
+    Quarantined,
+    Settled,
+    encode,
+)
+from callboard_router import budget
+from callboard_router.liveness import Queue
+
+__all__ = ["Proposal", "Proposals", "key_of"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """A router event to be written, on condition that the epoch is still `guard`.
+
+    attach: a payload or result too long for the event; it goes to the blob store first.
+    """
+
+    subject: str
+    event: Event
+    guard: int
+    attach: bytes | None = None
+
+    def data(self) -> bytes:
+        """The event as it is stored."""
+        return encode(self.event)
+
+
+def key_of(event: Event) -> str | None:
+    """What the event decides: of one key, one proposal is under way at a time."""
+    if isinstance(event, Dispatch | Settled):
+        return event.task
+    if isinstance(event, Lost):
+        return f"lost/{event.task}"
+    if isinstance(event, Expanded):
+        return f"expand/{event.task}/{event.step}"
+    if isinstance(event, Merged):
+        return f"merged/{event.task}"
+    if isinstance(event, Quarantined):
+        return f"unreadable/{event.seq}"
+    return None if isinstance(event, Epoch | Outcome) else "budget"
+
+
+class Proposals:
+    """The open proposals of one epoch, and the tokens and places that they reserve."""
+
+    def __init__(self) -> None:
+        self.reserved: Counter[str] = Counter()
+        self.under_way: Counter[Queue] = Counter()
+        self._open: dict[str, tuple[str, Queue] | None] = {}
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._open
+
+    def open(self, key: str) -> None:
+        """A proposal that reserves nothing."""
+        self._open[key] = None
+
+    def open_dispatch(self, key: str, tenant: str, queue: Queue) -> None:
+        """A dispatch: it reserves its tokens and a place in its queue."""
+        self._open[key] = (tenant, queue)
+        for name in budget.keys(tenant):
+            self.reserved[name] += 1
+        self.under_way[queue] += 1
+
+    def resolve(self, event: Event) -> None:
+        """The event was read back, whether it counted or not."""
+        key = key_of(event)
+        reserved = self._open.pop(key, None) if key is not None else None
+        if reserved is not None:
+            tenant, queue = reserved
+            for name in budget.keys(tenant):
+                self.reserved[name] -= 1
+            self.under_way[queue] -= 1
+
+    def clear(self) -> None:
+        """A new epoch: nothing of the old one can be stored any more."""
+        self._open.clear()
+        self.reserved.clear()
+        self.under_way.clear()
