@@ -1,0 +1,206 @@
+"""parallel_execution_config.yaml: the board, its server, and the timing of work on it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from callboard_config.nats_url import check_nats_url
+from callboard_config.section import Name, Section, StorePath, disagreement
+
+__all__ = [
+    "BoardSettings",
+    "DedupSettings",
+    "EmbeddedSettings",
+    "JournalSettings",
+    "LeaseSettings",
+    "LedgerSettings",
+    "NatsSettings",
+    "ParallelExecution",
+    "PayloadSettings",
+    "RouterSettings",
+    "WorkflowSettings",
+]
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+MessageBytes = Annotated[int, Field(ge=256, le=1_000_000)]
+
+
+def _check_url(url: str | None) -> str | None:
+    return None if url is None else check_nats_url(url)
+
+
+class BoardSettings(Section):
+    """The board: one journal and everything that hangs on it."""
+
+    prefix: Name
+    """First token of every subject. Two boards can share a server by different prefixes."""
+
+
+class EmbeddedSettings(Section):
+    """The nats-server that `callboard up` starts when no address is given."""
+
+    host: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,253}$")]
+    """Address it listens on. 127.0.0.1, because it asks nobody for a password."""
+
+    port: Annotated[int, Field(ge=1, le=65_535)]
+    """TCP port it listens on; a taken one is refused."""
+
+    store: StorePath
+    """Its private store directory; null: in the project's `.callboard/` folder."""
+
+    sync: Literal["default", "always"]
+    """When the server calls fsync. `default`: every two minutes, so a power cut (not a crash of
+    the process) may lose acknowledged posts; `always`: before each acknowledgement, about ten
+    times slower unless writes are batched."""
+
+
+class NatsSettings(Section):
+    """Which NATS server."""
+
+    url: Annotated[str | None, Field(repr=False), AfterValidator(_check_url)]
+    """`nats://host:4222` or `tls://...`, several servers of one cluster separated by commas;
+    null: the running `callboard up`. Hidden in repr, because it may hold a password."""
+
+    embedded: EmbeddedSettings
+
+
+class JournalSettings(Section):
+    """The stream that holds everything that happened."""
+
+    retention_days: Annotated[int, Field(ge=1, le=3650)]
+    """Days that an event is kept at least; what a live task or a reader still needs stays
+    longer. An attempt's timeout must be shorter."""
+
+    replicas: Annotated[int, Field(ge=1, le=5)]
+    """Copies of each stream in a NATS cluster: 3 survives the loss of one server, 5 of two."""
+
+
+class LeaseSettings(Section):
+    """When an attempt counts as lost: its host's beats are the lease."""
+
+    beat_seconds: Seconds
+    """Seconds between two beats of a host."""
+
+    suspect_seconds: Seconds
+    """Seconds of silence after which a host gets no new work: a few missed beats, so that a
+    pause of its garbage collector or network does not count."""
+
+    lease_seconds: Seconds
+    """Seconds of silence after which the host's attempts are lost and run again elsewhere.
+    Longer than a change of the NATS cluster's leader (4-14 s), which would else kill every long
+    LLM call; shorter means faster recovery from a dead host."""
+
+    start_seconds: Seconds
+    """Seconds after its dispatch within which a host must have started an attempt."""
+
+    lost_limit: Annotated[int, Field(ge=1, le=1000)]
+    """Lost attempts after which a task fails for good: it probably kills its hosts."""
+
+    @model_validator(mode="after")
+    def _beat_suspect_lease_in_this_order(self) -> Self:
+        if self.beat_seconds >= self.suspect_seconds:
+            raise disagreement(
+                "a host must be able to beat before it is suspected: keep beat < suspect",
+                "beat_seconds",
+                "suspect_seconds",
+            )
+        if self.suspect_seconds >= self.lease_seconds:
+            raise disagreement(
+                "a host is suspected before its lease ends: keep suspect < lease",
+                "suspect_seconds",
+                "lease_seconds",
+            )
+        return self
+
+
+class RouterSettings(Section):
+    """The one active router of a journal, and those that stand by."""
+
+    standby_seconds: Seconds
+    """Seconds that the active router may be silent before a standby takes over."""
+
+    unresolved_seconds: Seconds
+    """Seconds without the server's answer after which a write counts as unresolved: the router
+    then starts a new epoch instead of repeating it blindly."""
+
+
+class PayloadSettings(Section):
+    """How large a payload may be, and where it lies."""
+
+    inline_bytes: MessageBytes
+    """Bytes up to which the router's state holds a payload; above, a reference to the journal.
+    Keeps the state of a million waiting tasks in memory."""
+
+    blob_bytes: MessageBytes
+    """Bytes of a result above which it goes to the blob store instead of the journal."""
+
+    post_bytes: MessageBytes
+    """Bytes of a post above which its payload goes to the blob store. The server's own limit of
+    a message is 1 MiB, headers included."""
+
+    depth: Annotated[int, Field(ge=1, le=512)]
+    """Levels to which JSON from outside may nest; deeper exhausts a reader's stack."""
+
+    @model_validator(mode="after")
+    def _what_is_inline_is_no_blob(self) -> Self:
+        for larger in ("blob_bytes", "post_bytes"):
+            if self.inline_bytes > getattr(self, larger):
+                raise disagreement(
+                    f"a payload that is in the blob store is not inline: keep inline <= {larger}",
+                    "inline_bytes",
+                    larger,
+                )
+        return self
+
+
+class LedgerSettings(Section):
+    """The reader that keeps state and audit."""
+
+    store: StorePath
+    """Where its embedded database lies; null: in the project's `.callboard/` folder."""
+
+    flush_seconds: Annotated[float, Field(gt=0, le=60)]
+    """Seconds after which events are written at the latest: how old `status` may be."""
+
+    batch: Annotated[int, Field(ge=1, le=100_000)]
+    """Events written in one transaction at most: one commit for many events is what makes the
+    ledger keep up."""
+
+
+class DedupSettings(Section):
+    """How long a repeated post is recognised."""
+
+    key_hours: Annotated[int, Field(ge=1, le=8760)]
+    """Hours that a tenant's idempotency key is remembered after its first post."""
+
+    keys_per_tenant: Annotated[int, Field(ge=1, le=100_000_000)]
+    """Keys remembered per tenant at most; the oldest goes first. Bounds the router's memory."""
+
+    nonce_seconds: Annotated[float, Field(gt=0, le=3600)]
+    """Seconds that a client's nonce is remembered; it folds the retries of one post into one."""
+
+
+class WorkflowSettings(Section):
+    """The absurd sizes that are refused at the post."""
+
+    max_steps: Annotated[int, Field(ge=1, le=100_000)]
+    """Steps in one workflow."""
+
+    max_items: Annotated[int, Field(ge=1, le=1_000_000)]
+    """Items of a list that one step may fan out over."""
+
+
+class ParallelExecution(Section):
+    """What parallel_execution_config.yaml holds."""
+
+    board: BoardSettings
+    nats: NatsSettings
+    journal: JournalSettings
+    lease: LeaseSettings
+    router: RouterSettings
+    payload: PayloadSettings
+    ledger: LedgerSettings
+    dedup: DedupSettings
+    workflow: WorkflowSettings
