@@ -117,10 +117,9 @@ class Subjects:
     def audit(self) -> str:
         return f"{self.prefix}.audit.leaves"
 
-    @property
-    def asks(self) -> str:
-        """What the ledger and the router answer: requests that are not stored."""
-        return f"{self.prefix}.ask.*.*"
+    def ask_filter(self, verb: str) -> str:
+        """One kind of question, of every tenant: requests that are answered and not stored."""
+        return f"{self.prefix}.ask.*.{verb}"
 
     def task(self, tenant: str, capability: str) -> str:
         """Where a task for `capability` is posted."""

@@ -1,0 +1,398 @@
+"""A connection that outlives its links: whatever makes nats-py give up, a new link is built.
+
+nats-py reconnects by itself when a socket breaks, and closes for good when the server complains
+(an expired login, a subject too long for its line). One supervising task builds the next link and
+subscribes every sink again, so that components register here and not on the link. `generation`
+grows with each (re)connect. What is sent while there is no connection is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any, NamedTuple
+
+import msgspec
+from nats.nuid import NUID
+
+from callboard_broker.errors import BoardUnreachable, CallboardError, StreamMissing
+from callboard_broker.link import Link, status
+from callboard_broker.protocol_parser import SinkCallback
+from callboard_broker.server_clock import ServerClock
+
+__all__ = ["ApiError", "Connection", "NoResponder", "Reply", "Sink", "open_link"]
+
+_log = logging.getLogger(__name__)
+
+_CHECK_SECONDS = 1.0
+_REBUILD_SECONDS = 5.0
+_BACKOFF_SECONDS = (0.05, 0.2, 0.5, 1.0)
+_STREAM_NOT_FOUND = 10059
+_NO_RESPONDERS = 503
+
+RestoreCallback = Callable[[], Awaitable[None] | None]
+
+
+class NoResponder(CallboardError, LookupError):
+    """Nobody answers requests on `.subject` at the moment."""
+
+    def __init__(self, subject: str) -> None:
+        super().__init__(f"nobody answers on {subject}; is the component that does it running?")
+        self.subject = subject
+
+
+class ApiError(CallboardError, RuntimeError):
+    """JetStream refused a call. `.code`: as in HTTP; `.err_code`: JetStream's own number."""
+
+    def __init__(self, verb: str, code: int, err_code: int, description: str) -> None:
+        super().__init__(f"{verb}: {description} ({err_code})")
+        self.verb = verb
+        self.code = code
+        self.err_code = err_code
+        self.description = description
+
+
+class Reply(NamedTuple):
+    """An answer to a request. headers: the raw block, or b""."""
+
+    data: bytes
+    headers: bytes
+
+
+class Sink:
+    """A subscription that is made again on every new link, until it is closed."""
+
+    __slots__ = ("_connection", "_sid", "callback", "queue", "subject")
+
+    def __init__(
+        self, connection: Connection, subject: str, callback: SinkCallback, queue: str
+    ) -> None:
+        self._connection = connection
+        self._sid = 0
+        self.subject = subject
+        self.callback = callback
+        self.queue = queue
+
+    def attach(self, link: Link) -> None:
+        """Subscribe on `link`."""
+        self._sid = link.add_sink(self.subject, self.callback, queue=self.queue)
+
+    def drop(self) -> None:
+        """Unsubscribe, synchronously; the callback is not called again."""
+        if self in self._connection.sinks:
+            self._connection.sinks.remove(self)
+            self._connection.link.drop_sink(self._sid)
+
+    async def close(self) -> None:
+        """Unsubscribe; the callback is not called again."""
+        self.drop()
+
+
+class Connection:
+    """The way to one NATS server or cluster. Made by `open_link`, and closed by it.
+
+    link: the current link. generation: 1 at first, one more at each (re)connect.
+    clock: the server's clock. inbox: the subject under which answers arrive.
+    """
+
+    def __init__(self, url: str, name: str, options: Mapping[str, Any]) -> None:
+        self.url = url
+        self.name = name
+        self.generation = 0
+        self.closed = False
+        self.clock = ServerClock()
+        self.sinks: list[Sink] = []
+        prefix = options.get("inbox_prefix", "_INBOX")
+        self.inbox = f"{prefix}.{NUID().next().decode()}"
+        self._options = dict(options)
+        self._numbers = 0
+        self._replies: dict[str, asyncio.Future[Reply]] = {}
+        self._at_lost: list[Callable[[], None]] = []
+        self._at_restore: list[RestoreCallback] = []
+        self._at_error: list[Callable[[Exception], None]] = []
+        self._up = asyncio.Event()
+        self._stirred = asyncio.Event()
+        self._restores: list[Awaitable[None]] = []
+        self._decoder = msgspec.json.Decoder()
+        self.link = self._new_link()
+
+    # -- what components use
+
+    @property
+    def connected(self) -> bool:
+        """Whether messages can be sent now."""
+        return self.link.up
+
+    def send(self, subject: str, data: bytes, *, reply: str = "", headers: bytes = b"") -> None:
+        """Send a message, at most once; without a connection it is dropped. Raises `TooLarge`."""
+        self.link.send(subject, data, reply=reply, headers=headers)
+
+    async def drained(self) -> None:
+        """Return when fewer than 4 MiB wait to be sent, or the connection is down."""
+        await self.link.drained()
+
+    async def sink(self, subject: str, callback: SinkCallback, *, queue: str = "") -> Sink:
+        """Call `callback` for each message on `subject`, from now on and on every later link.
+
+        Returns when the server knows of it. Raises `BadInput` for an impossible subject.
+        """
+        sink = self.add_sink(subject, callback, queue=queue)
+        await self.link.round_trip()
+        return sink
+
+    def add_sink(self, subject: str, callback: SinkCallback, *, queue: str = "") -> Sink:
+        """Do as `sink` does, without waiting for the server."""
+        sink = Sink(self, subject, callback, queue)
+        sink.attach(self.link)
+        self.sinks.append(sink)
+        return sink
+
+    def new_inbox(self) -> str:
+        """Return a subject of its own, below this connection's inbox."""
+        self._numbers += 1
+        return f"{self.inbox}.i{self._numbers}"
+
+    async def request(
+        self,
+        subject: str,
+        data: bytes,
+        *,
+        timeout: float = 5.0,  # noqa: ASYNC109  it also says which error an end of it means
+        headers: bytes = b"",
+    ) -> Reply:
+        """Ask and return the answer. timeout: seconds, also for a connection to come back.
+
+        Raises `BoardUnreachable` if there is no connection or it broke, `NoResponder` if nobody
+        listens, `TimeoutError` if nobody answered, `TooLarge`.
+        """
+        self._numbers += 1
+        inbox = f"{self.inbox}.{self._numbers}"
+        answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(timeout):
+                await self.reached()
+                self._replies[inbox] = answer
+                self.link.send(subject, data, reply=inbox, headers=headers)
+                reply = await answer
+        except TimeoutError:
+            if not self.connected:
+                raise self._unreachable() from None
+            raise TimeoutError(f"no answer on {subject} within {timeout:g} s") from None
+        finally:
+            self._replies.pop(inbox, None)
+        if reply.headers and not reply.data:
+            line = status(reply.headers)
+            if line is not None and line[0] == _NO_RESPONDERS:
+                raise NoResponder(subject)
+        return reply
+
+    async def api(
+        self,
+        verb: str,
+        body: object = None,
+        *,
+        timeout: float = 5.0,  # noqa: ASYNC109  as for `request`
+    ) -> dict[str, Any]:
+        """Call `$JS.API.<verb>`. Raises `ApiError`, `StreamMissing`, and what `request` raises."""
+        data = b"" if body is None else msgspec.json.encode(body)
+        reply = await self.request(f"$JS.API.{verb}", data, timeout=timeout)
+        answer: dict[str, Any] = self._decoder.decode(reply.data)
+        error = answer.get("error")
+        if error is None:
+            return answer
+        if error.get("err_code") == _STREAM_NOT_FOUND:
+            words = verb.split(".")
+            raise StreamMissing(words[2] if len(words) > 2 else "")
+        raise ApiError(
+            verb, error.get("code", 0), error.get("err_code", 0), error.get("description", "")
+        )
+
+    async def reached(self) -> None:
+        """Return when there is a connection. Raises `BoardUnreachable` after the close."""
+        if not self.link.up:
+            await self._up.wait()
+        if self.closed:
+            raise self._unreachable()
+
+    def server_now_ms(self) -> int:
+        """The server's clock, Unix milliseconds."""
+        return self.clock.now_ms()
+
+    def at_restore(self, callback: RestoreCallback) -> Callable[[], None]:
+        """Call `callback` after each reconnect; returns what takes it back.
+
+        A plain function is called at once, a coroutine function runs in a task. Either may find
+        the connection lost again.
+        """
+        return _registered(self._at_restore, callback)
+
+    def at_lost(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` at once when the connection breaks; returns what takes it back."""
+        return _registered(self._at_lost, callback)
+
+    def at_error(self, callback: Callable[[Exception], None]) -> Callable[[], None]:
+        """Call `callback` with what callbacks raise and the server complains about.
+
+        Without one it is logged. Returns what takes it back.
+        """
+        return _registered(self._at_error, callback)
+
+    def report(self, error: Exception) -> None:
+        """Tell `at_error`, or the log, of an error that has no caller to raise to."""
+        if not self._at_error:
+            _log.error("nats connection %s: %s", self.name, error, exc_info=error)
+        for callback in self._at_error:
+            callback(error)
+
+    # -- its life
+
+    async def open(self, seconds: float) -> None:
+        """Connect for the first time. Raises `BoardUnreachable`."""
+        await self.link.open(self.url, name=self.name, seconds=seconds, **self._options)
+        self.add_sink(f"{self.inbox}.*", self._answered)
+        self.generation = 1
+        self._up.set()
+
+    async def close(self) -> None:
+        """Write what is pending and close; requests that wait raise `BoardUnreachable`."""
+        self.closed = True
+        await self.link.shut()
+        self._lose()
+        self._up.set()
+
+    async def supervise(self) -> None:
+        """Build a new link whenever the current one is beyond recovery; runs until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_CHECK_SECONDS):
+                        await self._stirred.wait()
+                self._stirred.clear()
+                if self.link.stuck:
+                    await self._rebuild()
+                restores, self._restores = self._restores, []
+                for restore in restores:
+                    group.create_task(self._guarded(restore))
+
+    async def _rebuild(self) -> None:
+        attempt = 0
+        while True:
+            await self.link.shut()
+            self._lose()
+            link = self._new_link()
+            try:
+                await link.open(
+                    self.url, name=self.name, seconds=_REBUILD_SECONDS, **self._options
+                )
+            except BoardUnreachable as error:
+                _log.warning("%s", error)
+                await asyncio.sleep(_BACKOFF_SECONDS[min(attempt, len(_BACKOFF_SECONDS) - 1)])
+                attempt += 1
+                continue
+            self.link = link
+            for sink in self.sinks:
+                sink.attach(link)
+            await link.round_trip()
+            if link.up:
+                self._restored(link)
+                return
+
+    def _new_link(self) -> Link:
+        link = Link(
+            on_lost=lambda _reason: self._lost(link),
+            on_restored=lambda: self._restored(link),
+            on_closed=self._stirred.set,
+            on_error=self.report,
+        )
+        return link
+
+    def _lost(self, link: Link) -> None:
+        if link is self.link:
+            self._lose()
+
+    def _lose(self) -> None:
+        if not self._up.is_set():
+            return
+        self._up.clear()
+        for answer in self._replies.values():
+            if not answer.done():
+                answer.set_exception(self._unreachable())
+        self._call(self._at_lost)
+
+    def _restored(self, link: Link) -> None:
+        if link is not self.link:
+            return
+        self.generation += 1
+        self._up.set()
+        self._call(self._at_restore)
+
+    def _call(self, callbacks: list[Any]) -> None:
+        for callback in callbacks[:]:
+            try:
+                result = callback()
+            except Exception as error:  # noqa: BLE001  one component must not harm the others
+                self.report(error)
+                continue
+            if inspect.isawaitable(result):
+                self._restores.append(result)
+                self._stirred.set()
+
+    async def _guarded(self, restore: Awaitable[None]) -> None:
+        try:
+            await restore
+        except Exception as error:  # noqa: BLE001  one component must not harm the others
+            self.report(error)
+
+    def _answered(self, subject: str, _reply: str, headers: bytes, data: bytes) -> None:
+        answer = self._replies.get(subject)
+        if answer is not None and not answer.done():
+            answer.set_result(Reply(data, headers))
+
+    def _unreachable(self) -> BoardUnreachable:
+        reason = "closed" if self.closed else str(self.link.last_problem or "connection lost")
+        return BoardUnreachable(self.url, reason)
+
+
+@asynccontextmanager
+async def open_link(
+    url: str,
+    *,
+    name: str,
+    on_lost: Callable[[], None] | None = None,
+    on_restored: RestoreCallback | None = None,
+    tries_seconds: float = 5.0,
+    options: Mapping[str, Any] | None = None,
+) -> AsyncIterator[Connection]:
+    """Connect to `url` (several are separated by commas) and close at the end.
+
+    name: shown by the server's monitoring. options: further ones of `nats.connect`, such as
+    `user_credentials`, `tls` or `inbox_prefix`. Raises `BoardUnreachable` when no server has
+    answered within `tries_seconds`, or at once when it denies access.
+    """
+    connection = Connection(url, name, options or {})
+    if on_lost is not None:
+        connection.at_lost(on_lost)
+    if on_restored is not None:
+        connection.at_restore(on_restored)
+    await connection.open(tries_seconds)
+    supervisor = asyncio.create_task(connection.supervise(), name=f"supervise {name}")
+    try:
+        yield connection
+    finally:
+        supervisor.cancel()
+        with suppress(asyncio.CancelledError):
+            await supervisor
+        await connection.close()
+
+
+def _registered(callbacks: list[Any], callback: object) -> Callable[[], None]:
+    callbacks.append(callback)
+
+    def unregister() -> None:
+        with suppress(ValueError):
+            callbacks.remove(callback)
+
+    return unregister

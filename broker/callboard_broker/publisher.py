@@ -1,0 +1,215 @@
+"""Pipelined publishing: a numbered reply inbox, and acknowledgements matched by one dictionary.
+
+Nothing is created per message but an entry in that dictionary; one timer watches them all. A write
+whose acknowledgement does not come is *unresolved*: it may or may not be stored, and is never
+repeated here. A write that cannot have left is told apart: `BoardUnreachable`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import NamedTuple, Self
+
+import msgspec
+
+from callboard_broker.connection import Connection
+from callboard_broker.errors import (
+    BoardUnreachable,
+    CallboardError,
+    StreamMissing,
+    WriteRefused,
+    WriteUnresolved,
+)
+from callboard_broker.link import status
+
+__all__ = ["Done", "Publisher"]
+
+Done = Callable[[int | None, Exception | None], None]
+"""Called once with (sequence, None) or (None, error); it must not raise."""
+
+_TICKS = 10  # the timer looks this often in one timeout
+
+
+class _Waiting(NamedTuple):
+    subject: str
+    done: Done | None
+    tick: int
+
+
+class _Fault(msgspec.Struct):
+    code: int = 0
+    err_code: int = 0
+    description: str = ""
+
+
+class _Ack(msgspec.Struct):
+    seq: int = 0
+    error: _Fault | None = None
+
+
+_decode_ack = msgspec.json.Decoder(_Ack).decode
+
+
+class Publisher:
+    """Publishes into the streams of one connection. `async with` opens and closes it.
+
+    timeout: seconds after which a write without an acknowledgement is unresolved.
+    """
+
+    def __init__(self, connection: Connection, *, timeout: float = 5.0) -> None:
+        self._connection = connection
+        self._timeout = timeout
+        self._loop = asyncio.get_running_loop()
+        self._inbox = connection.new_inbox()
+        self._number = 0
+        self._tick = 0
+        self._waiting: dict[str, _Waiting] = {}
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> Self:
+        self._sink = self._connection.add_sink(f"{self._inbox}.*", self._acked)
+        self._forget = self._connection.at_lost(self._lost)
+        return self
+
+    async def __aexit__(self, *raised: object) -> None:
+        """Waits for no acknowledgement: call `settled` before, where it matters."""
+        self._forget()
+        self._sink.drop()
+        self._lost()
+
+    @property
+    def outstanding(self) -> int:
+        """How many writes wait for their acknowledgement."""
+        return len(self._waiting)
+
+    def publish(
+        self, subject: str, data: bytes, *, headers: bytes = b"", done: Done | None = None
+    ) -> None:
+        """Send a write; `done` hears what becomes of it. Raises `TooLarge`, `BadInput`.
+
+        Errors given to `done`: `WriteRefused`, `WriteUnresolved`, `StreamMissing`, and
+        `BoardUnreachable` if there is no connection, so that nothing was sent. They come in a
+        later turn of the event loop.
+        """
+        link = self._connection.link
+        if not link.up:
+            if done is not None:
+                self._loop.call_soon(done, None, self._unreachable())
+            return
+        self._number += 1
+        reply = f"{self._inbox}.{self._number}"
+        link.send(subject, data, reply=reply, headers=headers)
+        self._waiting[reply] = _Waiting(subject, done, self._tick)
+        if self._timer is None:
+            self._quiet.clear()
+            self._timer = self._loop.call_later(self._timeout / _TICKS, self._look)
+
+    async def put(
+        self,
+        subject: str,
+        data: bytes,
+        headers: bytes = b"",
+        timeout: float = 5.0,  # noqa: ASYNC109  it also says which error an end of it means
+    ) -> int:
+        """Write one message and return its sequence. timeout: seconds, for a connection too.
+
+        Raises `WriteRefused` (10071: a guard in the headers failed), `WriteUnresolved`,
+        `StreamMissing`, and `BoardUnreachable` if nothing was sent.
+        """
+        written: asyncio.Future[int] = self._loop.create_future()
+        sent = False
+
+        def done(seq: int | None, error: Exception | None) -> None:
+            if written.done():
+                return
+            if seq is not None:
+                written.set_result(seq)
+            else:
+                written.set_exception(error or CallboardError("a write failed without a reason"))
+
+        try:
+            async with asyncio.timeout(timeout):
+                await self._connection.reached()
+                self.publish(subject, data, headers=headers, done=done)
+                sent = True
+                return await written
+        except TimeoutError as error:
+            if isinstance(error, WriteUnresolved):
+                raise
+            if not sent:
+                raise self._unreachable() from None
+            raise WriteUnresolved(subject, timeout) from None
+        finally:
+            written.cancel()
+
+    async def settled(self) -> None:
+        """Return when every write so far and during the wait has been answered or failed."""
+        await self._quiet.wait()
+
+    def _acked(self, subject: str, _reply: str, headers: bytes, data: bytes) -> None:
+        waiting = self._waiting.pop(subject, None)
+        if waiting is None:
+            return
+        done = waiting.done
+        if not self._waiting:
+            self._rest()
+        if done is None:
+            return
+        if headers and not data:
+            done(None, _no_stream(waiting.subject, headers))
+            return
+        ack = _decode_ack(data)
+        fault = ack.error
+        if fault is None:
+            done(ack.seq, None)
+        else:
+            done(None, WriteRefused(waiting.subject, fault.err_code, fault.description))
+
+    def _look(self) -> None:
+        """Fail what has waited too long: the oldest stand first, so only they are looked at."""
+        self._tick += 1
+        due = self._tick - _TICKS
+        failed: list[_Waiting] = []
+        for reply, waiting in self._waiting.items():
+            if waiting.tick >= due:
+                break
+            failed.append(self._waiting[reply])
+        for reply in list(self._waiting)[: len(failed)]:
+            del self._waiting[reply]
+        self._timer = self._loop.call_later(self._timeout / _TICKS, self._look)
+        if not self._waiting:
+            self._rest()
+        self._fail(failed)
+
+    def _lost(self) -> None:
+        failed = list(self._waiting.values())
+        self._waiting.clear()
+        self._rest()
+        self._fail(failed)
+
+    def _fail(self, failed: list[_Waiting]) -> None:
+        for waiting in failed:
+            if waiting.done is not None:
+                try:
+                    waiting.done(None, WriteUnresolved(waiting.subject, self._timeout))
+                except Exception as error:  # noqa: BLE001  the others must hear of theirs
+                    self._connection.report(error)
+
+    def _rest(self) -> None:
+        self._quiet.set()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _unreachable(self) -> BoardUnreachable:
+        return BoardUnreachable(self._connection.url, "no connection, nothing was sent")
+
+
+def _no_stream(subject: str, headers: bytes) -> Exception:
+    line = status(headers)
+    if line is not None and line[0] == 503:
+        return StreamMissing(f"for {subject}")
+    return CallboardError(f"a strange acknowledgement of a write to {subject}: {headers[:80]!r}")

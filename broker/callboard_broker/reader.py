@@ -1,0 +1,265 @@
+"""Reads a stream in order, exactly once per reader, without acknowledgements.
+
+An ephemeral push consumer in the server's memory numbers what it delivers. A number that is
+missing, a silence of three heartbeats or a new connection make a new consumer, from the position
+reached: nothing comes twice or out of order. A consumer's messages arrive on a subject of its own,
+so that nothing of an earlier one can be mistaken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Self
+
+from nats.nuid import NUID
+
+from callboard_broker.connection import ApiError, Connection, NoResponder, Sink
+from callboard_broker.errors import BoardUnreachable, StreamDrift, StreamMissing
+from callboard_broker.link import header
+from callboard_broker.record import Record
+
+__all__ = ["Reader"]
+
+_HEARTBEAT_SECONDS = 1.0
+_SILENCE_SECONDS = 3 * _HEARTBEAT_SECONDS
+_INACTIVE_SECONDS = 30
+_CREATE_SECONDS = 5.0
+_PAUSES = (0.02, 0.1, 0.5, 1.0)
+_NANO = 1_000_000_000
+
+
+class Reader:
+    """Hands the messages of `stream` from sequence `start` on to `callback`, in batches.
+
+    callback: called synchronously with what one read from the socket held, at least one record.
+    filters: subjects (with wildcards); none means all. If `callback` raises, the error is
+    reported and reading stops: `reached` and `failed` raise it, for the state behind it is
+    incomplete.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        stream: str,
+        *,
+        start: int,
+        callback: Callable[[list[Record]], None],
+        filters: Sequence[str] = (),
+    ) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._callback = callback
+        self._filters = list(filters)
+        self._position = max(start, 1) - 1
+        self._reading = self._position
+        self._consumer_seq = 0
+        self._batch: list[Record] = []
+        self._sink: Sink | None = None
+        self._name = ""
+        self._heard = 0.0
+        self._broken = asyncio.Event()
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def position(self) -> int:
+        """Everything up to this sequence has been given to the callback."""
+        return self._position
+
+    async def __aenter__(self) -> Self:
+        """Raises `StreamMissing`, `BoardUnreachable`, `StreamDrift`."""
+        await self._create()
+        self._forget = self._connection.at_restore(self._broken.set)
+        self._tending = asyncio.create_task(self._tend(), name=f"reader of {self._stream}")
+        return self
+
+    async def __aexit__(self, *raised: object) -> None:
+        self._forget()
+        self._tending.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._tending
+        self._leave()
+        if self._failure.done():
+            self._failure.exception()  # heard by whoever asked, and reported already
+        for _, waiter in self._waiters:
+            waiter.cancel()
+
+    async def reached(self, seq: int) -> None:
+        """Return when `position` is `seq` or more, also where the last messages do not exist.
+
+        Raises what made the reader fail.
+        """
+        if self._failure.done():
+            self._failure.result()
+        if self._position >= seq:
+            return
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._waiters.append((seq, waiter))
+        await waiter
+
+    async def failed(self) -> None:
+        """Wait until the reader fails, and raise why."""
+        await asyncio.shield(self._failure)
+
+    # -- what arrives
+
+    def _arrived(self, subject: str, reply: str, headers: bytes, data: bytes) -> None:
+        self._heard = self._loop.time()
+        if not reply or reply.startswith("$JS.FC."):
+            self._control(reply, headers)
+            return
+        words = reply.split(".")
+        if len(words) == 9:
+            seq, consumer_seq, at_ns, pending = words[5:]
+        else:
+            seq, consumer_seq, at_ns, pending = words[7:11]
+        expected = self._consumer_seq + 1
+        if int(consumer_seq) != expected:
+            self._break()
+            return
+        self._consumer_seq = expected
+        self._reading = number = int(seq)
+        batch = self._batch
+        if not batch:
+            self._connection.link.after_chunk(self._hand_over)
+        batch.append(Record(number, int(at_ns), subject, headers, data, int(pending)))
+
+    def _control(self, reply: str, headers: bytes) -> None:
+        """Answer flow control, and learn from a heartbeat how far the stream is read."""
+        if reply:
+            self._connection.send(reply, b"")
+            return
+        stalled = header(headers, "Nats-Consumer-Stalled")
+        if stalled:
+            self._connection.send(stalled, b"")
+        last = header(headers, "Nats-Last-Consumer")
+        if last is None:
+            return
+        if int(last) != self._consumer_seq:
+            self._break()
+            return
+        self._reading = max(self._reading, int(header(headers, "Nats-Last-Stream") or 0))
+        if not self._batch:
+            self._advance(self._reading)
+
+    def _hand_over(self) -> None:
+        batch, self._batch = self._batch, []
+        if not batch or self._failure.done():
+            return
+        self._connection.clock.saw_ns(batch[-1].at_ns)
+        try:
+            self._callback(batch)
+        except Exception as error:  # noqa: BLE001  told to `failed`, `reached` and `report`
+            self._fail(error)
+            return
+        self._advance(max(batch[-1].seq, self._reading))
+
+    def _advance(self, position: int) -> None:
+        self._position = position
+        if self._waiters:
+            for seq, waiter in self._waiters:
+                if seq <= position and not waiter.done():
+                    waiter.set_result(None)
+            self._waiters = [entry for entry in self._waiters if not entry[1].done()]
+
+    def _break(self) -> None:
+        """This consumer cannot be continued: nothing of it counts from here on."""
+        if self._sink is not None:
+            self._sink.drop()
+            self._sink = None
+        self._broken.set()
+
+    def _fail(self, error: Exception) -> None:
+        self._leave()
+        if not self._failure.done():
+            self._failure.set_exception(error)
+            self._failure.exception()  # also if nobody asks, it has been reported
+            self._connection.report(error)
+        for _, waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_exception(error)
+        self._waiters.clear()
+
+    # -- its consumer
+
+    async def _tend(self) -> None:
+        """Make the next consumer whenever the last one is broken or silent."""
+        while not self._failure.done():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_HEARTBEAT_SECONDS):
+                    await self._broken.wait()
+            silent = self._loop.time() - self._heard > _SILENCE_SECONDS
+            if self._connection.connected and (silent or self._broken.is_set()):
+                await self._renew()
+
+    async def _renew(self) -> None:
+        attempt = 0
+        while not self._failure.done():
+            self._broken.clear()
+            try:
+                await self._create()
+            except (BoardUnreachable, NoResponder, TimeoutError, ApiError, StreamMissing) as error:
+                if attempt == len(_PAUSES):
+                    self._connection.report(error)
+                await self._connection.reached()
+                await asyncio.sleep(_PAUSES[min(attempt, len(_PAUSES) - 1)])
+                attempt += 1
+            except Exception as error:  # noqa: BLE001  told to `failed`, `reached` and `report`
+                self._fail(error)
+            else:
+                return
+
+    async def _create(self) -> None:
+        self._leave()
+        self._consumer_seq = 0
+        self._reading = self._position
+        self._name = f"reader-{NUID().next().decode()}"
+        inbox = self._connection.new_inbox()
+        self._sink = self._connection.add_sink(inbox, self._arrived)
+        answer = await self._connection.api(
+            f"CONSUMER.CREATE.{self._stream}.{self._name}",
+            {"stream_name": self._stream, "config": self._config(inbox), "action": "create"},
+            timeout=_CREATE_SECONDS,
+        )
+        self._heard = self._loop.time()
+        if answer.get("num_pending", 0) == 0 and self._consumer_seq == 0:
+            await self._check_end()
+
+    async def _check_end(self) -> None:
+        """A stream that ends before our position is not the one that we have read."""
+        info = await self._connection.api(f"STREAM.INFO.{self._stream}", timeout=_CREATE_SECONDS)
+        last = int(info["state"]["last_seq"])
+        if last < self._position:
+            raise StreamDrift(self._stream, {"last sequence": (last, f">= {self._position}")})
+
+    def _config(self, inbox: str) -> dict[str, Any]:
+        config: dict[str, Any] = {
+            "name": self._name,
+            "deliver_subject": inbox,
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": self._position + 1,
+            "ack_policy": "none",
+            "max_deliver": 1,
+            "replay_policy": "instant",
+            "flow_control": True,
+            "idle_heartbeat": int(_HEARTBEAT_SECONDS * _NANO),
+            "inactive_threshold": _INACTIVE_SECONDS * _NANO,
+            "mem_storage": True,
+            "num_replicas": 1,
+        }
+        if self._filters:
+            config["filter_subjects"] = self._filters
+        return config
+
+    def _leave(self) -> None:
+        """Unsubscribe, and let the server forget the consumer (it would, by itself, in 30 s)."""
+        self._batch.clear()
+        if self._sink is not None:
+            self._sink.drop()
+            self._sink = None
+        if self._name:
+            self._connection.send(f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._name}", b"")
+            self._name = ""
