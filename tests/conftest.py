@@ -1,0 +1,40 @@
+"""What every test has: the `nats` fixture, and coroutine tests without a plugin.
+
+A test that is an `async def` runs to its end on a fresh uvloop, the loop that Callboard uses.
+There are no async fixtures: whoever opens, closes, with `async with` inside the test.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from tests.servers import NatsServer, open_server
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a coroutine test on a loop of its own; leave all others to pytest."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    asked = inspect.signature(pyfuncitem.obj).parameters
+    arguments = {name: pyfuncitem.funcargs[name] for name in asked}
+    uvloop.run(pyfuncitem.obj(**arguments), debug=False)
+    return True
+
+
+@pytest.fixture
+def nats(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NatsServer]:
+    """A NATS server with JetStream; see `tests/servers.py` for where it comes from."""
+    source = getattr(request, "param", None)
+    if source is None:
+        in_docker = request.node.get_closest_marker("docker") is not None
+        existing = os.environ.get("CALLBOARD_TEST_NATS_URL")
+        source = "container" if in_docker else existing or "embedded"
+    with open_server(source, tmp_path / "nats") as server:
+        yield server
