@@ -1,1 +1,25 @@
 """The agent SDK, the agent host process, heartbeats, drain, the local pool."""
+
+from __future__ import annotations
+
+from callboard_agents.agent import Agent, agent
+from callboard_agents.attempts import Attempts, covers
+from callboard_agents.context import Context
+from callboard_agents.host import Host
+from callboard_agents.host_process import run_host
+from callboard_agents.loading import load
+from callboard_agents.options import HostOptions
+from callboard_agents.pool import LocalPool
+
+__all__ = [
+    "Agent",
+    "Attempts",
+    "Context",
+    "Host",
+    "HostOptions",
+    "LocalPool",
+    "agent",
+    "covers",
+    "load",
+    "run_host",
+]

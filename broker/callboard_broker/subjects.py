@@ -117,6 +117,11 @@ class Subjects:
     def audit(self) -> str:
         return f"{self.prefix}.audit.leaves"
 
+    @property
+    def asks(self) -> str:
+        """Every question that is answered and not stored."""
+        return f"{self.prefix}.ask.*.*"
+
     def ask_filter(self, verb: str) -> str:
         """One kind of question, of every tenant: requests that are answered and not stored."""
         return f"{self.prefix}.ask.*.{verb}"

@@ -1,0 +1,42 @@
+"""`python -m callboard_agents MODULE... --url URL`: one agent host, as a pool starts it."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from dataclasses import MISSING, fields
+
+from callboard_agents.host_process import run_host
+from callboard_agents.loading import load
+from callboard_agents.options import HostOptions
+from callboard_broker.errors import BadInput, BoardUnreachable
+
+BAD_INPUT, NO_SERVER = 2, 3
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the host; return 0 when drained, 2 for bad input, 3 if there is no server."""
+    parser = argparse.ArgumentParser(prog="python -m callboard_agents", description=__doc__)
+    parser.add_argument("modules", nargs="+", metavar="MODULE")
+    for option in fields(HostOptions):
+        flag = "--" + option.name.replace("_", "-")
+        required = option.default is MISSING and option.default_factory is MISSING
+        kind = {"int": int, "float": float}.get(str(option.type), str)
+        parser.add_argument(flag, type=kind, required=required, default=argparse.SUPPRESS)
+    given = vars(parser.parse_args(arguments))
+    modules = given.pop("modules")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        run_host(load(modules), HostOptions(**given))
+    except BadInput as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201  what a person reads
+        return BAD_INPUT
+    except BoardUnreachable as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201  what a person reads
+        return NO_SERVER
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,200 @@
+"""The agent host: takes dispatches of its agents' queues, runs them, and says what came of it.
+
+One connection carries the work; the beats have a thread and a connection of their own. A drained
+host takes nothing more, lets its handlers finish, and says with its last beat that it is gone.
+What it could not finish it leaves unreported, so that the router declares it lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+from callboard_agents.agent import Agent
+from callboard_agents.attempts import Attempts, Life
+from callboard_agents.beats import Beats
+from callboard_agents.clock import lease_now
+from callboard_agents.intake import Intake
+from callboard_agents.lane import Lane
+from callboard_agents.options import HostOptions
+from callboard_agents.outcomes import Outcomes
+from callboard_agents.payloads import Payloads
+from callboard_agents.running import Running
+from callboard_broker.connection import Connection, open_link
+from callboard_broker.errors import BadInput
+from callboard_broker.publisher import Publisher
+from callboard_broker.streams import Topology
+from callboard_broker.subjects import Subjects
+from callboard_broker.wire import Offer
+
+__all__ = ["Host"]
+
+_STOP_SECONDS = 1.0  # for cancelled handlers to clean up
+_STORE_SECONDS = 5.0  # for the last outcomes to be acknowledged
+_MAX_UNSTORED = 10_000  # outcomes on their way: beyond, the host takes no work
+_LOG = logging.getLogger("callboard.host")
+
+
+class Host:
+    """One host of `agents`. `run` it; `drain` ends it.
+
+    Raises `BadInput` if there is no agent, or two of one capability.
+    """
+
+    def __init__(self, agents: Sequence[Agent[..., Any]], options: HostOptions) -> None:
+        if not agents:
+            raise BadInput("agents", "a host needs at least one")
+        capabilities = [agent.capability for agent in agents]
+        for capability in capabilities:
+            if capabilities.count(capability) > 1:
+                raise BadInput("agents", f"two agents of one host offer {capability}")
+        self.options = options
+        self.attempts = Attempts(
+            options.incarnation or secrets.token_hex(8),
+            lease_seconds=options.lease_seconds,
+            suspect_seconds=min(3 * options.beat_seconds, options.lease_seconds),
+        )
+        self._lanes = [Lane(agent, options, self._wants_work) for agent in agents]
+        self._draining = asyncio.Event()
+        self._alive = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._running: Running | None = None
+        self._outcomes: Outcomes | None = None
+        self._failed: BaseException | None = None
+
+    @property
+    def incarnation(self) -> str:
+        """The present one; another after each lease that ended."""
+        return self.attempts.life.incarnation
+
+    @property
+    def draining(self) -> bool:
+        """Whether the host takes nothing more."""
+        return self._draining.is_set()
+
+    async def ready(self) -> None:
+        """Return when the host has its lease and reads all of its queues."""
+        await self._ready.wait()
+
+    def drain(self) -> None:
+        """Take nothing more, finish what runs (`drain_seconds`), say goodbye; `run` returns."""
+        self._draining.set()
+
+    async def run(self) -> None:
+        """Work until drained. Raises `BoardUnreachable` if there is no server at the start."""
+        for lane in self._lanes:
+            _ = lane.agent.handler  # instances are made before anything is promised
+        async with AsyncExitStack() as stack:
+            connection = await stack.enter_async_context(
+                open_link(self.options.url, name=self.options.name)
+            )
+            publisher = await stack.enter_async_context(Publisher(connection))
+            group = await stack.enter_async_context(asyncio.TaskGroup())
+            await self._work(connection, publisher, group)
+        if self._failed is not None:
+            raise self._failed
+
+    async def _work(
+        self, connection: Connection, publisher: Publisher, group: asyncio.TaskGroup
+    ) -> None:
+        options = self.options
+        subjects = Subjects(options.prefix)
+        self._outcomes = outcomes = Outcomes(publisher, self.attempts)
+        self._running = running = Running(
+            connection,
+            subjects,
+            outcomes,
+            Payloads(connection, Topology(subjects)),
+            group,
+            host=options.name,
+            blob_bytes=options.blob_bytes,
+        )
+        intake = Intake(connection, options, self.attempts, running, group)
+        beats = Beats(options, self.attempts, self._offers, self)
+        beats.start()
+        finished = False
+        try:
+            await self._serve(intake, beats)
+            await self._finish(running, outcomes)
+            finished = True
+        finally:
+            await beats.stop(gone=finished and not running)
+            for lane in self._lanes:
+                lane.close()
+
+    async def _serve(self, intake: Intake, beats: Beats) -> None:
+        """Read all queues until drained; what is delivered until the last is closed, runs."""
+        opened = [asyncio.Event() for _ in self._lanes]
+        async with asyncio.TaskGroup() as group:
+            tasks: list[asyncio.Task[None]] = [
+                group.create_task(intake.serve(lane, event))
+                for lane, event in zip(self._lanes, opened, strict=True)
+            ]
+            tasks += [group.create_task(intake.learn()), group.create_task(self._await(opened))]
+            await self._draining.wait()
+            beats.soon()
+            for task in tasks:
+                task.cancel()
+        intake.close()
+
+    async def _await(self, opened: list[asyncio.Event]) -> None:
+        for event in [self._alive, *opened]:
+            await event.wait()
+        self._ready.set()
+        _LOG.info("%s is ready", self.options.name)
+
+    async def _finish(self, running: Running, outcomes: Outcomes) -> None:
+        """Let the handlers end, then stop them; see that what is decided gets stored."""
+        try:
+            async with asyncio.timeout(0 if self._failed else self.options.drain_seconds):
+                await running.idle()
+        except TimeoutError:
+            _LOG.warning("%d handlers still run: they are stopped and left as lost", len(running))
+            running.stop("drain")
+        try:
+            async with asyncio.timeout(_STOP_SECONDS):
+                await running.idle()
+        except TimeoutError:
+            _LOG.warning("%d handlers do not stop", len(running))
+        try:
+            async with asyncio.timeout(0 if self._failed else _STORE_SECONDS):
+                await outcomes.settled()
+        except TimeoutError:
+            _LOG.warning("%d outcomes could not be stored", outcomes.unstored)
+
+    # -- what the lanes and the beats ask; from any thread
+
+    def _wants_work(self) -> bool:
+        if self._draining.is_set() or not self.attempts.wants_work(lease_now()):
+            return False
+        return self._outcomes is not None and self._outcomes.unstored < _MAX_UNSTORED
+
+    def _offers(self) -> list[Offer]:
+        closed = self._draining.is_set()
+        return [lane.offer(closed=closed) for lane in self._lanes]
+
+    # -- what the beats tell; on the loop
+
+    def beat_stored(self) -> None:
+        """The lease is longer; after a pause of the beats, the lanes may take work again."""
+        self._alive.set()
+        for lane in self._lanes:
+            if lane.pull is not None:
+                lane.pull.refill()
+
+    def lease_ended(self, old: Life) -> None:
+        """Stop everything that was started in `old`; none of it is reported."""
+        if self._running is not None:
+            self._running.stop("lease", old)
+
+    def beats_failed(self, error: BaseException) -> None:
+        """A host that cannot say that it lives must not work."""
+        _LOG.error("the beats have failed: the host ends", exc_info=error)
+        self._failed = error
+        if self._running is not None:
+            self._running.stop("lease")
+        self._draining.set()

@@ -1,0 +1,59 @@
+"""A process that is one agent host: its loop, its signals, its end.
+
+SIGTERM or SIGINT drains, a second one ends the process at once. A handler that neither ends nor
+lets itself be cancelled cannot hold the process up for longer than the drain and a little.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from callboard_agents.agent import Agent
+from callboard_agents.host import Host
+from callboard_agents.loops import loop_factory
+from callboard_agents.options import HostOptions
+
+__all__ = ["run_host"]
+
+_SPARE_SECONDS = 10.0  # beyond the drain: to stop handlers, store outcomes and say goodbye
+_AT_ONCE = 130
+_STUCK = 1
+_LOG = logging.getLogger("callboard.host")
+
+
+def run_host(agents: Sequence[Agent[..., Any]], options: HostOptions) -> None:
+    """Run a host of `agents` until a signal drains it; call it in the main thread.
+
+    Raises `BadInput`, `BoardUnreachable`. Ends the process if the drain cannot come to an end.
+    """
+
+    async def work() -> None:
+        host = Host(agents, options)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, _drain, host)
+        await host.run()
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(work())
+
+
+def _drain(host: Host) -> None:
+    if host.draining:
+        _exit(_AT_ONCE)
+    _LOG.info("draining; a second signal ends the process at once")
+    host.drain()
+    last = threading.Timer(host.options.drain_seconds + _SPARE_SECONDS, _exit, (_STUCK,))
+    last.daemon = True
+    last.start()
+
+
+def _exit(code: int) -> None:
+    logging.shutdown()
+    os._exit(code)

@@ -1,0 +1,64 @@
+"""The settings of one agent host."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from dataclasses import dataclass, field
+
+from callboard_broker.errors import BadInput
+from callboard_broker.subjects import SHARED_POOL, check_token
+
+__all__ = ["HostOptions", "host_name"]
+
+
+def host_name() -> str:
+    """Return `<node>-<pid>`, as a subject may have it."""
+    node = re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().lower()).strip("-")
+    return f"{node[:40] or 'host'}-{os.getpid()}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostOptions:
+    """What a host is started with. Raises `BadInput` that names the field."""
+
+    url: str
+    """The NATS server, `nats://host:port`."""
+    prefix: str = "cb"
+    """The board's prefix of subjects."""
+    pool: str = SHARED_POOL
+    """Whose work this host does: `shared`, or one tenant's."""
+    name: str = field(default_factory=host_name)
+    """Unlike any other host's in its pool. By default `<node>-<pid>`."""
+    incarnation: str = ""
+    """Given by a supervisor that will report this process's death; else made up."""
+    beat_seconds: float = 1.0
+    """From one beat to the next."""
+    lease_seconds: float = 20.0
+    """How long the host may work without an acknowledged beat; the router's setting."""
+    drain_seconds: float = 30.0
+    """How long running handlers may take to finish after SIGTERM."""
+    blob_bytes: int = 32 * 1024
+    """Longer results go to the blob store, and the outcome names them."""
+    slots_inline: int = 100
+    """Attempts at once of an inline agent that says nothing else."""
+    slots_thread: int = 8
+    """Attempts, and threads, of a thread agent that says nothing else."""
+    timeout_seconds: float = 300.0
+    """How long a handler may run if neither its agent nor the task says so."""
+
+    def __post_init__(self) -> None:
+        check_token(self.prefix, "prefix")
+        check_token(self.pool, "pool")
+        check_token(self.name, "name")
+        for name in ("beat_seconds", "lease_seconds", "timeout_seconds"):
+            if not getattr(self, name) > 0:
+                raise BadInput(name, "must be above 0 seconds")
+        for name in ("slots_inline", "slots_thread", "blob_bytes"):
+            if getattr(self, name) < 1:
+                raise BadInput(name, "must be at least 1")
+        if self.drain_seconds < 0:
+            raise BadInput("drain_seconds", "must not be negative")
+        if self.lease_seconds < 2 * self.beat_seconds:
+            raise BadInput("lease_seconds", "must be at least two beats, or one late beat ends it")

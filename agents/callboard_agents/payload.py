@@ -1,0 +1,131 @@
+"""From JSON to what a handler is annotated with.
+
+msgspec reads plain types, dataclasses and structs; pydantic reads its own models, strictly. What
+does not fit is refused with the name of the field that must change, never passed on half read.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import typing
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pydantic
+
+from callboard_broker.bounds import MAX_DEPTH, check_document
+from callboard_broker.errors import BadInput
+
+__all__ = ["Reader", "reader"]
+
+Reader = Callable[[bytes | msgspec.Raw], Any]
+
+_NAMED_FIELD = re.compile(r"(?:missing required|contains unknown) field `([^`]*)`")
+_SHOWN = 300
+
+
+def reader(annotation: Any) -> Reader:
+    """Return what decodes a payload into `annotation`; it raises `BadInput` naming the field.
+
+    Raises `BadInput("payload")` if no payload can ever be read into such a type.
+    """
+    if annotation is None:
+        annotation = type(None)
+    try:
+        if _is_pydantic(annotation):
+            return functools.partial(_read_pydantic, _adapter(annotation))
+        decoder = msgspec.json.Decoder(annotation, dec_hook=_nested)
+        _refuse_strange(msgspec.inspect.type_info(annotation))
+    except (TypeError, pydantic.errors.PydanticUserError) as error:
+        raise BadInput("payload", f"cannot be read into {annotation!r}: {error}") from error
+    return functools.partial(_read_msgspec, decoder)
+
+
+def _read_msgspec(decoder: msgspec.json.Decoder[Any], data: bytes | msgspec.Raw) -> Any:
+    try:
+        return decoder.decode(data)
+    except msgspec.ValidationError as error:
+        raise _explain(error) from error
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadInput("payload", _shown(str(error))) from error
+
+
+def _read_pydantic(adapter: pydantic.TypeAdapter[Any], data: bytes | msgspec.Raw) -> Any:
+    raw = bytes(data)
+    try:
+        check_document(raw, depth=MAX_DEPTH, field="payload")
+        return adapter.validate_json(raw, strict=True)
+    except pydantic.ValidationError as error:
+        raise _explain_pydantic(error) from error
+
+
+def _is_pydantic(annotation: Any) -> bool:
+    if isinstance(annotation, type) and not typing.get_args(annotation):
+        return issubclass(annotation, pydantic.BaseModel) or hasattr(
+            annotation, "__pydantic_validator__"
+        )
+    return any(_is_pydantic(part) for part in typing.get_args(annotation))
+
+
+def _refuse_strange(info: msgspec.inspect.Type) -> None:
+    """Raise `TypeError` if a class that is no data stands anywhere in the type."""
+    seen: set[int] = set()
+    stack: list[object] = [info]
+    while stack:
+        part = stack.pop()
+        if id(part) in seen:  # a type may contain itself
+            continue
+        seen.add(id(part))
+        if isinstance(part, msgspec.inspect.CustomType) and not _is_pydantic(part.cls):
+            raise TypeError(f"{part.cls.__qualname__} is not a type of data")
+        if isinstance(part, msgspec.inspect.Type | msgspec.inspect.Field):
+            stack += [getattr(part, name) for name in part.__struct_fields__]
+        elif isinstance(part, tuple):
+            stack += part
+
+
+@functools.cache
+def _adapter(annotation: Any) -> pydantic.TypeAdapter[Any]:
+    return pydantic.TypeAdapter(annotation)
+
+
+def _nested(kind: type, value: Any) -> Any:
+    """Read a pydantic model that is a field of a struct or dataclass."""
+    # In its JSON form, because pydantic takes a date as text from JSON only.
+    return _adapter(kind).validate_json(msgspec.json.encode(value), strict=True)
+
+
+def _explain(error: msgspec.ValidationError) -> BadInput:
+    """msgspec says: Expected `int`, got `str` - at `$.files[0].size`; the path is the field."""
+    text, _, place = str(error).rpartition(" - at `")
+    if not text:
+        text, place = place, "$"
+    field = place.rstrip("`").removeprefix("$").lstrip(".")
+    if isinstance(error.__cause__, pydantic.ValidationError):
+        inner = _explain_pydantic(error.__cause__)
+        joined = inner.field if inner.field != "payload" else ""
+        return BadInput(_join(field, joined), inner.reason)
+    if named := _NAMED_FIELD.search(text):
+        field = _join(field, named.group(1))
+    return BadInput(_shown(field) or "payload", _shown(text))
+
+
+def _explain_pydantic(error: pydantic.ValidationError) -> BadInput:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    field = ""
+    for part in first["loc"]:
+        field = f"{field}[{part}]" if isinstance(part, int) else _join(field, part)
+    more = error.error_count() - 1
+    reason = first["msg"] + (f" (and {more} more)" if more else "")
+    return BadInput(_shown(field) or "payload", _shown(reason))
+
+
+def _join(field: str, name: str) -> str:
+    return f"{field}.{name}" if field and name and not name.startswith("[") else field + name
+
+
+def _shown(text: str) -> str:
+    """`text` for a person: bounded, and on one line."""
+    return " ".join(text.split())[:_SHOWN]
