@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from callboard_agents.agent import Agent, agent
-from callboard_agents.attempts import Attempts, covers
+from callboard_agents.attempts import Attempts
 from callboard_agents.context import Context
 from callboard_agents.host import Host
 from callboard_agents.host_process import run_host
@@ -19,7 +19,6 @@ __all__ = [
     "HostOptions",
     "LocalPool",
     "agent",
-    "covers",
     "load",
     "run_host",
 ]

@@ -13,7 +13,7 @@ from typing import Final
 
 from callboard_broker.wire import Dispatch
 
-__all__ = ["Attempts", "Confirm", "Life", "Refuse", "Start", "covers"]
+__all__ = ["Attempts", "Confirm", "Life", "Refuse", "Start"]
 
 _GENERATION = 4096  # the seen attempts are forgotten in lots of at least this many
 _UNKNOWN: Final = 1 << 63  # no sequence is known to have been stored after the connection
@@ -186,12 +186,3 @@ class Attempts:
             self._seen_until = 0
         self._seen.add(key)
         self._seen_until = max(self._seen_until, start_by)
-
-
-def covers(gone: str, incarnation: str) -> bool:
-    """Whether the end of incarnation `gone` is also the end of `incarnation`.
-
-    A supervisor knows only the name that it gave its child; a child whose lease ended in between
-    goes by that name with `.1`, `.2`, ... appended.
-    """
-    return incarnation == gone or incarnation.startswith(gone + ".")

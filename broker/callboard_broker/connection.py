@@ -284,9 +284,7 @@ class Connection:
             self._lose()
             link = self._new_link()
             try:
-                await link.open(
-                    self.url, name=self.name, seconds=_REBUILD_SECONDS, **self._options
-                )
+                await link.open(self.url, name=self.name, seconds=_REBUILD_SECONDS, **self._options)
             except BoardUnreachable as error:
                 _log.warning("%s", error)
                 await asyncio.sleep(_BACKOFF_SECONDS[min(attempt, len(_BACKOFF_SECONDS) - 1)])

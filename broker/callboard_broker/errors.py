@@ -20,6 +20,8 @@ CallboardError
 
 from __future__ import annotations
 
+from callboard_config.nats_url import mask_nats_url
+
 __all__ = [
     "AuditBroken",
     "BadInput",
@@ -62,7 +64,7 @@ class BoardUnreachable(CallboardError, ConnectionError):
 
     def __init__(self, url: str, reason: str) -> None:
         super().__init__(
-            f"no NATS server answers at {url} ({reason}); start one with `callboard up`, "
+            f"no NATS server answers at {mask_nats_url(url)} ({reason}); start one with `callboard up`, "
             "or name another with --nats URL or CALLBOARD_NATS_URL"
         )
         self.url = url

@@ -98,7 +98,11 @@ class PullRequests:
         """Account for a status message; return what it means if it ended a request."""
         self.heard_at = self._loop.time()
         line = status(headers)
-        if line is None or line[0] == _IDLE or not subject.startswith(f"{self._inbox}.{self._era}."):
+        if (
+            line is None
+            or line[0] == _IDLE
+            or not subject.startswith(f"{self._inbox}.{self._era}.")
+        ):
             return None
         left = header(headers, "Nats-Pending-Messages")
         if left is None:

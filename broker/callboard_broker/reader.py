@@ -239,9 +239,7 @@ class Reader:
             f"{self._stream}.{self._name}",
             self._arrived,
             self._break,
-            PullOptions(
-                expires=_EXPIRES_SECONDS, heartbeat=_HEARTBEAT_SECONDS, max_bytes=limit
-            ),
+            PullOptions(expires=_EXPIRES_SECONDS, heartbeat=_HEARTBEAT_SECONDS, max_bytes=limit),
         )
         self._requests.ask(_WINDOW // 2)
         self._requests.ask(_WINDOW // 2)

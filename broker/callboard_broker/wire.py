@@ -282,6 +282,15 @@ class Beat(msgspec.Struct, frozen=True, omit_defaults=True):
     fresh_from: int = 0
     v: Version = SCHEMA
 
+    def ends(self, incarnation: str) -> bool:
+        """Whether this beat says that `incarnation` is over.
+
+        A supervisor knows only the name that it gave its child; a child whose lease ended in
+        between goes by that name with `.1`, `.2`, ... appended.
+        """
+        named = self.incarnation
+        return self.gone and (incarnation == named or incarnation.startswith(named + "."))
+
 
 _encoder = msgspec.json.Encoder()
 _post = msgspec.json.Decoder(Post)

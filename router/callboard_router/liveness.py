@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from callboard_broker.wire import Beat
 
-__all__ = ["Answer", "Claim", "Hold", "Host", "Liveness", "Loss", "Queue", "Timing", "covers"]
+__all__ = ["Answer", "Claim", "Hold", "Host", "Liveness", "Loss", "Queue", "Timing"]
 
 Queue = tuple[str, str]
 """(pool, capability): one durable of the journal."""
@@ -83,11 +83,6 @@ class Answer:
     why: str
 
 
-def covers(ended: str, incarnation: str) -> bool:
-    """A supervisor that reports `ended` also speaks for the incarnations that followed from it."""
-    return incarnation == ended or incarnation.startswith(ended + ".")
-
-
 @dataclass(slots=True)
 class Liveness:
     """The observations of one router. Every `now` is its monotonic clock, in seconds."""
@@ -131,7 +126,7 @@ class Liveness:
         if known is not None and known.beat.incarnation != beat.incarnation and not beat.gone:
             self._owner_is_gone((beat.host, known.beat.incarnation), "its host began anew")
         if beat.gone:
-            if known is not None and covers(beat.incarnation, known.beat.incarnation):
+            if known is not None and beat.ends(known.beat.incarnation):
                 self._owner_is_gone((beat.host, known.beat.incarnation), "its host's process ended")
                 del self.hosts[beat.host]
             return
