@@ -1,0 +1,249 @@
+"""A NATS server as far as Callboard rests on it: a journal with guards, beats, durables, questions.
+
+The guard is NATS's own: a write that names a sequence is refused with 10071 unless the last message
+on `cb.run.epoch` has exactly that sequence. A crash keeps the journal, loses the beats, breaks every
+connection, and hands out anew, as if never delivered, a random part of what durables had delivered.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from tests.simulation.network import Link, Pipe
+from tests.simulation.world import World
+
+__all__ = ["Refused", "Server", "Stored"]
+
+_RECENT = 40
+
+
+class Refused(NamedTuple):
+    """A JetStream error."""
+
+    code: int
+
+
+class Stored(NamedTuple):
+    """A message of a stream."""
+
+    seq: int
+    at_ms: int
+    subject: str
+    data: bytes
+
+
+@dataclass(slots=True)
+class _Durable:
+    """What one queue hands over, each message once. wanted: who pulls, and how many."""
+
+    pending: deque[int] = field(default_factory=deque)
+    delivered: deque[int] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    wanted: deque[list[Any]] = field(default_factory=deque)
+
+
+class Server:
+    """The server, with everything that it stores.
+
+    watch: called with each message and its tag when it is stored. unchecked: guards are ignored.
+    """
+
+    def __init__(self, world: World, watch: Callable[[Stored, Any], None]) -> None:
+        self.world = world
+        self.up = True
+        self.life = 0
+        self.links: list[Link] = []
+        self.journal: list[Stored] = []
+        self.blobs: dict[str, bytes] = {}
+        self.crashes = 0
+        self._watch = watch
+        self._epoch = 0
+        self._at_ms = 0
+        self._beats: dict[str, Stored] = {}
+        self._beat_seq = 0
+        self._durables: dict[tuple[str, str], _Durable] = {}
+        self._readers: list[tuple[Pipe, Callable[[list[Stored]], None]]] = []
+        self._hearers: list[tuple[Pipe, Callable[[list[Stored]], None]]] = []
+        self._routers: list[tuple[Pipe, Callable[..., None]]] = []
+        self._asked: dict[int, tuple[Pipe, int]] = {}
+        world.crash_server = self.crash
+
+    # -- its life
+
+    def crash(self) -> None:
+        """kill -9 and, a little later, a restart."""
+        if not self.up or not self.world.faults.active:
+            return
+        rng = self.world.rng
+        self.world.note("server", "is killed")
+        self.crashes += 1
+        self.up = False
+        self.life += 1
+        self._beats.clear()
+        self._beat_seq = 0
+        for waiting in (self._readers, self._hearers, self._routers):
+            waiting.clear()
+        self._asked.clear()
+        for queue, durable in self._durables.items():
+            durable.wanted.clear()
+            share = rng.choice((0.0, 0.2, 0.6, 1.0))
+            again = sorted({seq for seq in durable.delivered if rng.random() < share})
+            if again:
+                self.world.note("server", "will hand over again", queue, again)
+            durable.pending.extendleft(reversed(again))
+        for link in list(self.links):
+            link.cut(0.0)
+        self.world.after(rng.choice((0.1, 1.0, 4.0, 9.0)), self._restart)
+
+    def _restart(self) -> None:
+        self.world.note("server", "is up again")
+        self.up = True
+
+    def take(self, pipe: Pipe, verb: str, args: tuple[Any, ...]) -> None:
+        """A client's message has arrived."""
+        getattr(self, f"_on_{verb}")(pipe, *args)
+
+    def _answer(self, pipe: Pipe, number: int | None, value: Any, error: Any = None) -> None:
+        if number is not None:
+            pipe.push(pipe.link.answered, number, value, error)
+
+    def _struck(self, step: str) -> None:
+        if self.world.faults.at(step):
+            self.world.after(self.world.rng.choice((0, 0.0005, 0.01)), self.crash)
+
+    def _ack_is_lost(self) -> bool:
+        return self.world.faults.active and self.world.rng.random() < 0.004
+
+    # -- the journal
+
+    def _on_publish(
+        self, pipe: Pipe, number: int | None, subject: str, data: bytes, guard: int | None, tag: Any
+    ) -> None:
+        if guard is not None and guard != self._epoch:
+            self.world.note("server", "refuses", subject, "guard", guard, "is", self._epoch)
+            self._struck("server.refused")
+            self._answer(pipe, number, None, Refused(10071))
+            return
+        seq = self.store(subject, data, tag)
+        self._struck("server.stored")
+        if not self._ack_is_lost():
+            self._answer(pipe, number, seq)
+
+    def store(self, subject: str, data: bytes, tag: Any = None) -> int:
+        """Append to the journal; tell readers and durables."""
+        self._at_ms = max(self._at_ms, self.world.server_ms)
+        stored = Stored(len(self.journal) + 1, self._at_ms, subject, data)
+        self.journal.append(stored)
+        self.world.note("server", "stores", stored.seq, subject, data[:130])
+        if subject == "cb.run.epoch":
+            self._epoch = stored.seq
+        self._watch(stored, tag)
+        for pipe, call in self._readers:
+            pipe.push(call, [stored])
+        parts = subject.split(".")
+        if parts[1] == "run" and len(parts) > 4 and parts[3] == "dispatch":
+            queue = (parts[4], ".".join(parts[5:]))
+            if queue in self._durables:
+                self._durables[queue].pending.append(stored.seq)
+                self._hand_over(queue)
+        return stored.seq
+
+    def _on_last(self, pipe: Pipe, number: int) -> None:
+        self._answer(pipe, number, len(self.journal))
+
+    def _on_get(self, pipe: Pipe, number: int, seq: int) -> None:
+        self._answer(pipe, number, self.journal[seq - 1])
+
+    def _on_read(self, pipe: Pipe, _number: None, start: int, call: Any) -> None:
+        if pipe.open:
+            self._readers = [reader for reader in self._readers if reader[0].open]
+            self._readers.append((pipe, call))
+            if len(self.journal) >= start:
+                pipe.push(call, self.journal[start - 1 :])
+
+    # -- blobs
+
+    def _on_put_blob(self, pipe: Pipe, number: int, name: str, data: bytes) -> None:
+        self.blobs[name] = data
+        self._answer(pipe, number, name)
+
+    def _on_get_blob(self, pipe: Pipe, number: int, name: str) -> None:
+        self._answer(pipe, number, self.blobs[name])
+
+    # -- beats
+
+    def _on_beat(self, pipe: Pipe, number: int | None, subject: str, data: bytes) -> None:
+        self.take_beat(subject, data)
+        self._struck("server.beaten")
+        if not self._ack_is_lost():
+            self._answer(pipe, number, self._beat_seq)
+
+    def take_beat(self, subject: str, data: bytes) -> None:
+        """Store a beat and tell who listens."""
+        self._beat_seq += 1
+        stored = Stored(self._beat_seq, self.world.server_ms, subject, data)
+        self._beats.pop(subject, None)
+        self._beats[subject] = stored
+        for hearer, call in self._hearers:
+            hearer.push(call, [stored])
+
+    def _on_hear(self, pipe: Pipe, _number: None, call: Any) -> None:
+        if pipe.open:
+            self._hearers = [hearer for hearer in self._hearers if hearer[0].open]
+            self._hearers.append((pipe, call))
+            pipe.push(call, list(self._beats.values()))
+
+    # -- durables
+
+    def _on_durable(self, pipe: Pipe, number: int, queue: tuple[str, str]) -> None:
+        self._durables.setdefault(queue, _Durable())
+        self._answer(pipe, number, len(self.journal))
+
+    def _on_pull(
+        self, pipe: Pipe, number: int, queue: tuple[str, str], count: int, call: Any
+    ) -> None:
+        durable = self._durables.get(queue)
+        if durable is None:
+            self._answer(pipe, number, None, Refused(10014))
+            return
+        self._answer(pipe, number, count)
+        durable.wanted.append([pipe, count, call])
+        self._hand_over(queue)
+
+    def _hand_over(self, queue: tuple[str, str]) -> None:
+        durable = self._durables[queue]
+        while durable.pending and durable.wanted:
+            wanted = durable.wanted[0]
+            pipe, count, call = wanted
+            if not pipe.open and self.world.rng.random() < 0.7:
+                durable.wanted.popleft()
+                continue
+            wanted[1] = count - 1
+            if not wanted[1]:
+                durable.wanted.popleft()
+            seq = durable.pending.popleft()
+            durable.delivered.append(seq)
+            pipe.push(call, self.journal[seq - 1])
+            if self.world.faults.active and self.world.rng.random() < 0.01:
+                pipe.push(call, self.journal[seq - 1])
+            self._struck("server.handed")
+
+    # -- questions
+
+    def _on_serve(self, pipe: Pipe, _number: None, call: Any) -> None:
+        if pipe.open:
+            self._routers = [router for router in self._routers if router[0].open]
+            self._routers.append((pipe, call))
+
+    def _on_ask(self, pipe: Pipe, number: int, question: dict[str, Any]) -> None:
+        key = len(self._asked)
+        self._asked[key] = (pipe, number)
+        for router, call in self._routers:
+            router.push(call, key, question)
+
+    def _on_reply(self, _pipe: Pipe, _number: None, key: int, word: dict[str, Any]) -> None:
+        asked = self._asked.get(key)
+        if asked is not None:
+            self._answer(asked[0], asked[1], word)

@@ -1,0 +1,216 @@
+"""A deterministic world: one seed, one clock, one order of everything that happens.
+
+Everything a process does is a named step, and a fault is planned as (step, how many-th time): so a
+process can be killed, put to sleep or cut off between any two things that it does. The same seed
+gives the same run, event for event.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["EPOCH_MS", "STEPS", "Faults", "Process", "Violation", "World"]
+
+EPOCH_MS = 1_700_000_000_000
+"""What the server's clock shows when a world begins."""
+
+STEPS = (
+    "router.connect router.read router.heard router.decide router.write router.acked router.beat "
+    "router.tick router.fetched router.asked router.answer router.durable "
+    "host.connect host.delivered host.handed host.ask host.answered host.started "
+    "host.finish host.report host.reported host.beat host.beaten "
+    "poster.send poster.acked "
+    "server.stored server.refused server.handed server.beaten"
+).split()
+"""Every place at which a fault can strike."""
+
+_SLEEPS = (0.3, 1.5, 2.5, 4.0, 9.0, 26.0)
+
+
+class Violation(AssertionError):
+    """An invariant does not hold. invariant: `I1` ... `I8`."""
+
+    def __init__(self, invariant: str, message: str) -> None:
+        super().__init__(f"{invariant}: {message}")
+        self.invariant = invariant
+
+
+class Faults:
+    """Which step is struck, and with what. `struck` counts what really happened."""
+
+    def __init__(self, rng: random.Random, most: int) -> None:
+        self.active = True
+        self.struck: Counter[tuple[str, str]] = Counter()
+        self._passed: Counter[str] = Counter()
+        self._plan: dict[str, dict[int, str]] = {}
+        for _ in range(rng.randint(0, most)):
+            step = rng.choice(STEPS)
+            kinds = ("server",) if step.startswith("server.") else ("crash", "sleep", "cut")
+            weights = (1,) if len(kinds) == 1 else (5, 3, 2)
+            kind = "server" if rng.random() < 0.15 else rng.choices(kinds, weights)[0]
+            nth = int(2 ** rng.uniform(0, 6))
+            self._plan.setdefault(step, {})[nth] = kind
+
+    def at(self, step: str) -> str | None:
+        """What strikes this step, this time."""
+        if not self.active or step not in self._plan:
+            return None
+        self._passed[step] += 1
+        kind = self._plan[step].get(self._passed[step])
+        if kind is not None:
+            self.struck[(step, kind)] += 1
+        return kind
+
+
+class World:
+    """The clock and the queue of events. crash_server: set by the server."""
+
+    def __init__(self, seed: int, *, faults: int = 12) -> None:
+        self.seed = seed
+        self.rng = random.Random(seed)
+        self.now = 0.0
+        self.faults = Faults(self.rng, faults)
+        self.crash_server: Callable[[], None] = lambda: None
+        self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._numbers = 0
+        self._lines: deque[tuple[float, str, tuple[Any, ...]]] = deque(maxlen=600)
+
+    @property
+    def server_ms(self) -> int:
+        """The server's clock."""
+        return EPOCH_MS + int(self.now * 1000)
+
+    def after(self, delay: float, call: Callable[..., None], *args: Any) -> None:
+        """Call it `delay` seconds from now."""
+        self._numbers += 1
+        heapq.heappush(self._events, (self.now + delay, self._numbers, call, args))
+
+    def run(self, until: float, finished: Callable[[], bool] | None = None) -> bool:
+        """Let things happen until then, or until `finished`; returns whether it is."""
+        events = self._events
+        while events and events[0][0] <= until:
+            self.now, _, call, args = heapq.heappop(events)
+            call(*args)
+            if finished is not None and finished():
+                return True
+        self.now = max(self.now, until)
+        return False
+
+    def note(self, who: str, *what: Any) -> None:
+        """Remember a line of the trace; it is put into words only if it is needed."""
+        self._lines.append((self.now, who, what))
+
+    def trace(self, lines: int = 150) -> str:
+        """The last things that happened."""
+        shown = list(self._lines)[-lines:]
+        return "\n".join(
+            f"{now:9.4f} {who:8} {' '.join(map(str, what))}"[:220] for now, who, what in shown
+        )
+
+
+class Process:
+    """A process that can be killed at any step, and stopped and continued (SIGSTOP, SIGCONT)."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world = world
+        self.name = name
+        self.up = False
+        self.asleep = False
+        self.life = 0
+        self._zero = 0.0
+        self._backlog: list[tuple[bool, Callable[..., None], tuple[Any, ...]]] = []
+
+    @property
+    def mono(self) -> float:
+        """Its monotonic clock, which nobody else shares."""
+        return self.world.now + self._zero
+
+    def start(self) -> None:
+        """Begin with empty hands."""
+        self.up = True
+        self.asleep = False
+        self._zero = self.world.rng.uniform(0, 10_000)
+        self.begin()
+
+    def begin(self) -> None:
+        """What the process does first."""
+        raise NotImplementedError
+
+    def ended(self) -> None:
+        """What others notice of its death."""
+
+    def cut(self, seconds: float | None = None) -> None:
+        """Its connections break."""
+
+    def step(self, name: str, call: Callable[..., None], *args: Any, timer: bool = False) -> None:
+        """Do this, unless a fault strikes just before."""
+        if not self.up:
+            return
+        fault = self.world.faults.at(name)
+        if fault is not None:
+            self.world.note(self.name, "FAULT", fault, "at", name)
+        if fault == "crash":
+            self.crash()
+            return
+        if fault == "sleep":
+            self.sleep(self.world.rng.choice(_SLEEPS))
+        elif fault == "cut":
+            self.cut()
+        elif fault == "server":
+            self.world.after(self.world.rng.choice((0, 0.001, 0.02, 0.5)), self.world.crash_server)
+        if self.asleep:
+            self._backlog.append((timer, call, args))
+        else:
+            call(*args)
+
+    def after(self, delay: float, name: str, call: Callable[..., None], *args: Any) -> None:
+        """Do this step later, if this process still lives then."""
+        self.world.after(delay, self._due, self.life, name, call, args)
+
+    def _due(
+        self, life: int, name: str, call: Callable[..., None], args: tuple[Any, ...]
+    ) -> None:
+        if life == self.life:
+            self.step(name, call, *args, timer=True)
+
+    def crash(self) -> None:
+        """kill -9; somebody starts it again."""
+        if not self.up:
+            return
+        self.world.note(self.name, "is killed")
+        self.up = self.asleep = False
+        self.life += 1
+        self._backlog.clear()
+        self.ended()
+        self.world.after(self.world.rng.choice((0.05, 0.5, 2.0, 5.0)), self.start)
+
+    def sleep(self, seconds: float) -> None:
+        """SIGSTOP, and SIGCONT after `seconds`."""
+        if self.up and not self.asleep:
+            self.world.note(self.name, f"sleeps for {seconds} s")
+            self.asleep = True
+            self.world.after(seconds, self._wake, self.life)
+
+    def wake(self) -> None:
+        """SIGCONT now."""
+        self._wake(self.life)
+
+    def _wake(self, life: int) -> None:
+        if life != self.life or not self.asleep:
+            return
+        self.world.note(self.name, "wakes")
+        self.asleep = False
+        backlog, self._backlog = self._backlog, []
+        if self.world.rng.random() < 0.5:
+            backlog.sort(key=lambda item: not item[0])  # its timers are served first
+        for index, (_, call, args) in enumerate(backlog):
+            call(*args)
+            if life != self.life:
+                return
+            if self.asleep:
+                self._backlog[:0] = backlog[index + 1 :]
+                return

@@ -1,0 +1,50 @@
+"""What is recorded of an error is bounded, and can always be written."""
+
+from __future__ import annotations
+
+import msgspec
+
+from callboard_agents.failures import failure_of
+from callboard_broker.errors import BadInput
+from callboard_broker.wire import Failure
+
+
+def caught(error: BaseException) -> Failure:
+    try:
+        raise error
+    except BaseException as raised:  # noqa: BLE001  every kind is recorded
+        return failure_of(raised)
+
+
+def test_an_error_is_recorded_by_class_message_and_place():
+    failure = caught(ValueError("no such file"))
+    assert (failure.type, failure.message) == ("ValueError", "no such file")
+    assert failure.trace is not None
+    assert "raise error" in failure.trace
+
+
+def test_bad_input_keeps_the_name_of_the_field():
+    assert caught(BadInput("files[0].path", "must be text")).field == "files[0].path"
+
+
+def test_a_huge_message_and_a_deep_trace_are_cut():
+    def deep(levels: int) -> None:
+        if levels:
+            deep(levels - 1)
+        raise RuntimeError("x" * 1_000_000)
+
+    try:
+        deep(200)
+    except RuntimeError as error:
+        failure = failure_of(error)
+    assert len(failure.message) <= 2_000
+    assert len(failure.trace or "") <= 4_000
+
+
+def test_a_message_that_is_no_text_or_raises_itself_can_still_be_written():
+    class Rude(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no")
+
+    assert "RuntimeError" in caught(Rude()).message
+    assert msgspec.json.encode(caught(ValueError("\udc80")))
