@@ -8,6 +8,12 @@ from pathlib import Path
 from callboard_agents import Context, agent
 
 
+def read(pipe: str) -> str:
+    """Wait until a line is written into the pipe."""
+    with Path(pipe).open(encoding="utf-8") as lines:
+        return lines.readline().strip()
+
+
 @agent("echo")
 async def echo(value: object) -> object:
     """Return the payload."""
@@ -17,20 +23,20 @@ async def echo(value: object) -> object:
 @agent("block")
 async def block(pipe: str) -> str:
     """Block the host's loop until the pipe is written."""
-    return Path(pipe).read_text(encoding="utf-8")  # noqa: ASYNC240  blocking is the point
+    return read(pipe)
 
 
 @agent("wait")
 async def wait(pipe: str) -> str:
     """Wait, as a coroutine should, until the pipe is written."""
-    return await asyncio.to_thread(Path(pipe).read_text, encoding="utf-8")
+    return await asyncio.to_thread(read, pipe)
 
 
 @agent("thread")
 def thread(pipe: str, ctx: Context) -> str:
     """Wait in a thread until the pipe is written."""
     ctx.progress("waiting")
-    return Path(pipe).read_text(encoding="utf-8")
+    return read(pipe)
 
 
 @agent("forever")
@@ -43,4 +49,4 @@ async def forever() -> None:
 def stubborn(pipe: str) -> None:
     """Never end, whatever is asked."""
     while True:
-        Path(pipe).read_text(encoding="utf-8")
+        read(pipe)

@@ -183,8 +183,7 @@ class Host:
         """The lease is longer; after a pause of the beats, the lanes may take work again."""
         self._alive.set()
         for lane in self._lanes:
-            if lane.pull is not None:
-                lane.pull.refill()
+            lane.refill()
 
     def lease_ended(self, old: Life) -> None:
         """Stop everything that was started in `old`; none of it is reported."""

@@ -11,7 +11,6 @@ import asyncio
 import logging
 
 import msgspec
-from callboard_broker.pull import Delivery, Pull, durable_name
 
 from callboard_agents.attempts import Attempts, Confirm, Life, Refuse, Start
 from callboard_agents.clock import lease_now
@@ -20,6 +19,7 @@ from callboard_agents.options import HostOptions
 from callboard_agents.running import Running
 from callboard_broker.connection import ApiError, Connection
 from callboard_broker.errors import BadInput
+from callboard_broker.pull import Delivery, Pull, durable_name
 from callboard_broker.streams import Topology, last_sequence
 from callboard_broker.subjects import Subjects
 from callboard_broker.wire import Dispatch, decode_event
@@ -128,9 +128,9 @@ class Intake:
             dispatch = decode_event("dispatch", delivery.data)
         except BadInput as error:
             _LOG.warning("journal message %d is no dispatch: %s", delivery.seq, error)
+            lane.refill()
             return
-        if not isinstance(dispatch, Dispatch):
-            return
+        assert isinstance(dispatch, Dispatch)  # noqa: S101  for the type checker: by its kind
         tenant = self._subjects.parse(delivery.subject).tenant
         verdict = self._attempts.offered(
             dispatch, delivery.seq, now_ms=self._connection.server_now_ms(), now=lease_now()
@@ -145,6 +145,7 @@ class Intake:
             )
         else:
             _refused(dispatch, verdict)
+            lane.refill()
 
     async def _confirm(
         self, lane: Lane, dispatch: Dispatch, tenant: str, life: Life, seq: int
@@ -196,6 +197,4 @@ class Intake:
 
 
 def _refused(dispatch: Dispatch, verdict: Refuse) -> None:
-    _LOG.warning(
-        "task %s attempt %d not started: %s", dispatch.task, dispatch.attempt, verdict.reason
-    )
+    _LOG.info("task %s attempt %d not started: %s", dispatch.task, dispatch.attempt, verdict.reason)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from callboard_broker.pull import Pull
-
 from callboard_agents.agent import Agent
 from callboard_agents.options import HostOptions
 from callboard_agents.threads import Threads
+from callboard_broker.pull import Pull
 from callboard_broker.wire import Offer
 
 __all__ = ["Lane"]
@@ -50,6 +49,10 @@ class Lane:
     def leave(self) -> None:
         """A slot is free again."""
         self._used -= 1
+        self.refill()
+
+    def refill(self) -> None:
+        """Ask for as many dispatches as there are free slots."""
         if self.pull is not None:
             self.pull.refill()
 

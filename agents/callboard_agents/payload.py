@@ -69,6 +69,11 @@ def _is_pydantic(annotation: Any) -> bool:
     return any(_is_pydantic(part) for part in typing.get_args(annotation))
 
 
+def _is_foreign(kind: type) -> bool:
+    """Whether `_nested` can read what msgspec cannot; to msgspec, `object` is a class as any."""
+    return kind is object or _is_pydantic(kind)
+
+
 def _refuse_strange(info: msgspec.inspect.Type) -> None:
     """Raise `TypeError` if a class that is no data stands anywhere in the type."""
     seen: set[int] = set()
@@ -78,7 +83,7 @@ def _refuse_strange(info: msgspec.inspect.Type) -> None:
         if id(part) in seen:  # a type may contain itself
             continue
         seen.add(id(part))
-        if isinstance(part, msgspec.inspect.CustomType) and not _is_pydantic(part.cls):
+        if isinstance(part, msgspec.inspect.CustomType) and not _is_foreign(part.cls):
             raise TypeError(f"{part.cls.__qualname__} is not a type of data")
         if isinstance(part, msgspec.inspect.Type | msgspec.inspect.Field):
             stack += [getattr(part, name) for name in part.__struct_fields__]
@@ -93,6 +98,8 @@ def _adapter(annotation: Any) -> pydantic.TypeAdapter[Any]:
 
 def _nested(kind: type, value: Any) -> Any:
     """Read a pydantic model that is a field of a struct or dataclass."""
+    if kind is object:
+        return value
     # In its JSON form, because pydantic takes a date as text from JSON only.
     return _adapter(kind).validate_json(msgspec.json.encode(value), strict=True)
 

@@ -75,13 +75,16 @@ class Blobs:
                     raise
                 except LookupError:
                     raise LookupError(f"blob {ref.name} is not stored (any more)") from None
+                # Checked at once: parts that are too long must not fill the memory first.
+                if len(record.data) != min(part_bytes, ref.size - part * part_bytes):
+                    raise _not_as_said(ref)
                 found[part] = record.data
 
         count = _parts(ref.size, part_bytes)
         await _all(fetch(part) for part in range(count))
         data = b"".join(found[part] for part in range(count))
-        if len(data) != ref.size or await _digest(data) != ref.digest:
-            raise BadInput("blob", f"the content of {ref.name} is not what the reference says")
+        if await _digest(data) != ref.digest:
+            raise _not_as_said(ref)
         return data
 
 
@@ -96,6 +99,10 @@ def _check_ref(ref: BlobRef, limit: int) -> int:
     if part_bytes < _LEAST_PART_BYTES:
         raise BadInput("blob.name", f"parts of {part_bytes} bytes are too small")
     return part_bytes
+
+
+def _not_as_said(ref: BlobRef) -> BadInput:
+    return BadInput("blob", f"the content of {ref.name} is not what the reference says")
 
 
 def _parts(size: int, part_bytes: int) -> int:

@@ -13,13 +13,14 @@ import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from nats.nuid import NUID
 
-from callboard_broker.errors import BoardUnreachable, CallboardError, StreamMissing
-from callboard_broker.link import Link, status
+from callboard_broker.answers import Answers, ApiError, NoResponder, Reply, read_api_answer
+from callboard_broker.errors import BoardUnreachable
+from callboard_broker.link import Link
 from callboard_broker.protocol_parser import SinkCallback
 from callboard_broker.server_clock import ServerClock
 
@@ -30,36 +31,8 @@ _log = logging.getLogger(__name__)
 _CHECK_SECONDS = 1.0
 _REBUILD_SECONDS = 5.0
 _BACKOFF_SECONDS = (0.05, 0.2, 0.5, 1.0)
-_STREAM_NOT_FOUND = 10059
-_NO_RESPONDERS = 503
 
 RestoreCallback = Callable[[], Awaitable[None] | None]
-
-
-class NoResponder(CallboardError, LookupError):
-    """Nobody answers requests on `.subject` at the moment."""
-
-    def __init__(self, subject: str) -> None:
-        super().__init__(f"nobody answers on {subject}; is the component that does it running?")
-        self.subject = subject
-
-
-class ApiError(CallboardError, RuntimeError):
-    """JetStream refused a call. `.code`: as in HTTP; `.err_code`: JetStream's own number."""
-
-    def __init__(self, verb: str, code: int, err_code: int, description: str) -> None:
-        super().__init__(f"{verb}: {description} ({err_code})")
-        self.verb = verb
-        self.code = code
-        self.err_code = err_code
-        self.description = description
-
-
-class Reply(NamedTuple):
-    """An answer to a request. headers: the raw block, or b""."""
-
-    data: bytes
-    headers: bytes
 
 
 class Sink:
@@ -96,6 +69,7 @@ class Connection:
 
     link: the current link. generation: 1 at first, one more at each (re)connect.
     clock: the server's clock. inbox: the subject under which answers arrive.
+    last_problem: why the connection was lost last.
     """
 
     def __init__(self, url: str, name: str, options: Mapping[str, Any]) -> None:
@@ -109,14 +83,14 @@ class Connection:
         self.inbox = f"{prefix}.{NUID().next().decode()}"
         self._options = dict(options)
         self._numbers = 0
-        self._replies: dict[str, asyncio.Future[Reply]] = {}
+        self._answers = Answers(self.inbox)
         self._at_lost: list[Callable[[], None]] = []
         self._at_restore: list[RestoreCallback] = []
         self._at_error: list[Callable[[Exception], None]] = []
         self._up = asyncio.Event()
         self._stirred = asyncio.Event()
         self._restores: list[Awaitable[None]] = []
-        self._decoder = msgspec.json.Decoder()
+        self.last_problem: Exception | None = None
         self.link = self._new_link()
 
     # -- what components use
@@ -168,26 +142,19 @@ class Connection:
         Raises `BoardUnreachable` if there is no connection or it broke, `NoResponder` if nobody
         listens, `TimeoutError` if nobody answered, `TooLarge`.
         """
-        self._numbers += 1
-        inbox = f"{self.inbox}.{self._numbers}"
-        answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        inbox = ""
         try:
             async with asyncio.timeout(timeout):
                 await self.reached()
-                self._replies[inbox] = answer
+                inbox, answer = self._answers.expect(subject)
                 self.link.send(subject, data, reply=inbox, headers=headers)
-                reply = await answer
+                return await answer
         except TimeoutError:
             if not self.connected:
                 raise self._unreachable() from None
             raise TimeoutError(f"no answer on {subject} within {timeout:g} s") from None
         finally:
-            self._replies.pop(inbox, None)
-        if reply.headers and not reply.data:
-            line = status(reply.headers)
-            if line is not None and line[0] == _NO_RESPONDERS:
-                raise NoResponder(subject)
-        return reply
+            self._answers.forget(inbox)
 
     async def api(
         self,
@@ -199,16 +166,7 @@ class Connection:
         """Call `$JS.API.<verb>`. Raises `ApiError`, `StreamMissing`, and what `request` raises."""
         data = b"" if body is None else msgspec.json.encode(body)
         reply = await self.request(f"$JS.API.{verb}", data, timeout=timeout)
-        answer: dict[str, Any] = self._decoder.decode(reply.data)
-        error = answer.get("error")
-        if error is None:
-            return answer
-        if error.get("err_code") == _STREAM_NOT_FOUND:
-            words = verb.split(".")
-            raise StreamMissing(words[2] if len(words) > 2 else "")
-        raise ApiError(
-            verb, error.get("code", 0), error.get("err_code", 0), error.get("description", "")
-        )
+        return read_api_answer(verb, reply.data)
 
     async def reached(self) -> None:
         """Return when there is a connection. Raises `BoardUnreachable` after the close."""
@@ -252,7 +210,7 @@ class Connection:
     async def open(self, seconds: float) -> None:
         """Connect for the first time. Raises `BoardUnreachable`."""
         await self.link.open(self.url, name=self.name, seconds=seconds, **self._options)
-        self.add_sink(f"{self.inbox}.*", self._answered)
+        self.add_sink(f"{self.inbox}.*", self._answers.arrived)
         self.generation = 1
         self._up.set()
 
@@ -272,7 +230,7 @@ class Connection:
                         await self._stirred.wait()
                 self._stirred.clear()
                 if self.link.stuck:
-                    await self._rebuild()
+                    await self._rebuild()  # tries until it succeeds
                 restores, self._restores = self._restores, []
                 for restore in restores:
                     group.create_task(self._guarded(restore))
@@ -285,8 +243,9 @@ class Connection:
             link = self._new_link()
             try:
                 await link.open(self.url, name=self.name, seconds=_REBUILD_SECONDS, **self._options)
-            except BoardUnreachable as error:
-                _log.warning("%s", error)
+            except Exception as error:  # noqa: BLE001  nobody else would build the next link
+                self.last_problem = error
+                _log.warning("nats connection %s: %s", self.name, error)
                 await asyncio.sleep(_BACKOFF_SECONDS[min(attempt, len(_BACKOFF_SECONDS) - 1)])
                 attempt += 1
                 continue
@@ -300,24 +259,23 @@ class Connection:
 
     def _new_link(self) -> Link:
         link = Link(
-            on_lost=lambda _reason: self._lost(link),
+            on_lost=lambda reason: self._lost(link, reason),
             on_restored=lambda: self._restored(link),
             on_closed=self._stirred.set,
             on_error=self.report,
         )
         return link
 
-    def _lost(self, link: Link) -> None:
+    def _lost(self, link: Link, reason: Exception | None) -> None:
         if link is self.link:
+            self.last_problem = reason
             self._lose()
 
     def _lose(self) -> None:
         if not self._up.is_set():
             return
         self._up.clear()
-        for answer in self._replies.values():
-            if not answer.done():
-                answer.set_exception(self._unreachable())
+        self._answers.fail(self._unreachable)
         self._call(self._at_lost)
 
     def _restored(self, link: Link) -> None:
@@ -344,13 +302,9 @@ class Connection:
         except Exception as error:  # noqa: BLE001  one component must not harm the others
             self.report(error)
 
-    def _answered(self, subject: str, _reply: str, headers: bytes, data: bytes) -> None:
-        answer = self._replies.get(subject)
-        if answer is not None and not answer.done():
-            answer.set_result(Reply(data, headers))
-
     def _unreachable(self) -> BoardUnreachable:
-        reason = "closed" if self.closed else str(self.link.last_problem or "connection lost")
+        problem = self.link.last_problem or self.last_problem
+        reason = "closed" if self.closed else str(problem or "connection lost")
         return BoardUnreachable(self.url, reason)
 
 
@@ -372,7 +326,7 @@ async def open_link(
     """
     connection = Connection(url, name, options or {})
     if on_lost is not None:
-        connection.at_lost(on_lost)
+        connection.at_lost(lambda: None if connection.closed else on_lost())
     if on_restored is not None:
         connection.at_restore(on_restored)
     await connection.open(tries_seconds)

@@ -61,7 +61,7 @@ def chart(run: FlowRun, *, max_steps: int = 1000) -> Graph:
     follows: dict[str, str | None] = {}
     for name, (index, step) in steps.items():
         needs[name], follows[name] = _wants(step, f"steps[{index}]", steps)
-    if run.output is not None:
+    if run.output is not msgspec.UNSET:
         for place, ref in find(msgspec.json.decode(run.output), "output"):
             if ref.source != INPUTS and ref.source not in steps:
                 raise BadInput(place, _unknown(ref.source, steps))

@@ -10,7 +10,7 @@ the tests of the connection pin them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from nats import errors
@@ -18,45 +18,16 @@ from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 
 from callboard_broker.errors import BadInput, BoardUnreachable, TooLarge
+from callboard_broker.headers import header, raw_headers, status
 from callboard_broker.protocol_parser import Parser, SinkCallback
 
 __all__ = ["Link", "header", "raw_headers", "status"]
 
 _FLUSH_BYTES = 256 * 1024
 _HIGH_WATER_BYTES = 4 * 1024 * 1024
+_READ_BYTES = 64 * 1024
 _MAX_SUBJECT = 1024  # the server closes the connection at a control line of 4,096 bytes
-_STATUS_START = b"NATS/1.0 "
 _CLOSE_SECONDS = 2.0
-
-
-def raw_headers(mapping: Mapping[str, str]) -> bytes:
-    """Return the header block of `mapping`. Raises `BadInput` for what would break its lines."""
-    lines = []
-    for name, value in mapping.items():
-        line = f"{name}: {value}"
-        if not name or ":" in name or "\r" in line or "\n" in line:
-            raise BadInput("headers", f"{name[:80]!r} does not fit into a header line")
-        lines.append(line + "\r\n")
-    return f"NATS/1.0\r\n{''.join(lines)}\r\n".encode()
-
-
-def header(raw: bytes, name: str) -> str | None:
-    """Return the first value of header `name` (case as written) in a raw block, or None."""
-    start = raw.find(b"\r\n%s:" % name.encode())
-    if start < 0:
-        return None
-    start += len(name) + 3
-    stop = raw.find(b"\r\n", start)
-    return raw[start : stop if stop >= 0 else len(raw)].strip().decode("utf-8", "replace")
-
-
-def status(raw: bytes) -> tuple[int, str] | None:
-    """Return the status line of a block (`(503, "")`, `(100, "Idle Heartbeat")`), or None."""
-    if not raw.startswith(_STATUS_START):
-        return None
-    line = raw[len(_STATUS_START) : raw.find(b"\r\n")]
-    code, _, text = line.partition(b" ")
-    return (int(code), text.decode("utf-8", "replace")) if code.isdigit() else None
 
 
 class Link(Client):
@@ -199,18 +170,18 @@ class Link(Client):
             self._pending_data_size = 0
             self._transport.write(data)
 
-    @property
-    def unsent_bytes(self) -> int:
-        """What waits in this process to be taken by the server."""
-        writer = getattr(self._transport, "_io_writer", None)
-        waiting: int = writer.transport.get_write_buffer_size() if writer is not None else 0
-        return waiting + self._pending_data_size
-
     async def drained(self) -> None:
         """Return when fewer than 4 MiB wait to be sent, or the connection is down."""
-        while self.up and self.unsent_bytes > _HIGH_WATER_BYTES and self._transport is not None:
+        while self.up and self._transport is not None:
             self._write()
-            await self._transport.drain()  # type: ignore[no-untyped-call]  # nats-py's
+            writer = self._socket_writer()
+            if writer is None or writer.transport.get_write_buffer_size() < _HIGH_WATER_BYTES:
+                return
+            try:
+                await writer.drain()
+            except OSError as error:  # the read loop sees it too, and makes nats-py reconnect
+                self.last_problem = error
+                return
 
     async def round_trip(self) -> None:
         """Return when the server has read what was sent so far, or the connection is down."""
@@ -232,16 +203,35 @@ class Link(Client):
             self.up = False
             self._on_lost(reason)
 
-    def _abort(self) -> None:
-        """Drop the socket: a stopped peer would let nats-py wait for its last bytes forever."""
-        writer = getattr(self._transport, "_io_writer", None)
-        if writer is not None:
-            writer.transport.abort()
+    async def _read_loop(self) -> None:
+        """Read until the connection ends; whatever ends it makes nats-py reconnect.
+
+        nats-py's own loop stops for good, without a word, at an error it does not expect.
+        """
+        transport = self._transport
+        problem: Exception = errors.UnexpectedEOF()
+        try:
+            while transport is not None and not transport.at_eof():
+                await self._parser.parse(await transport.read(_READ_BYTES))
+        except Exception as error:  # noqa: BLE001  handed on as the reason of the loss
+            problem = error
+        await self._process_op_err(problem)
 
     async def _process_op_err(self, e: Exception) -> None:
-        self._went_down(e)
-        self._abort()
+        if not (self.is_closed or self.is_reconnecting):
+            self._went_down(e)
+            self._abort()
         await super()._process_op_err(e)
+
+    def _socket_writer(self) -> asyncio.StreamWriter | None:
+        writer: asyncio.StreamWriter | None = getattr(self._transport, "_io_writer", None)
+        return writer
+
+    def _abort(self) -> None:
+        """Drop the socket: nats-py would wait forever for a stopped peer to take its last bytes."""
+        writer = self._socket_writer()
+        if writer is not None:
+            writer.transport.abort()
 
     async def force_reconnect(self) -> None:
         self._went_down(None)
@@ -274,7 +264,8 @@ class Link(Client):
         if self.is_closed:
             return True
         if self.is_connected:
-            return self._reading_task is None or self._reading_task.done()
+            tasks = (self._reading_task, self._ping_interval_task, self._flusher_task)
+            return any(task is None or task.done() for task in tasks)
         return self._reconnection_task is None or self._reconnection_task.done()
 
 

@@ -167,7 +167,10 @@ class Parser:
             text = line[4:].strip().decode("utf-8", "replace").lower()
             self._upstream.append(lambda: client._process_err(text))  # noqa: SLF001
         elif line.startswith(b"INFO "):
-            info = json.loads(line[5:])
+            try:
+                info = json.loads(line[5:])
+            except ValueError as error:
+                raise ProtocolError from error
             self._upstream.append(lambda: client._process_info(info))  # noqa: SLF001
         elif word != b"+OK":
             raise ProtocolError

@@ -8,6 +8,7 @@ repeated here. A write that cannot have left is told apart: `BoardUnreachable`.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple, Self
 
@@ -102,9 +103,10 @@ class Publisher:
         self._number += 1
         reply = f"{self._inbox}.{self._number}"
         link.send(subject, data, reply=reply, headers=headers)
+        if not self._waiting:
+            self._quiet.clear()
         self._waiting[reply] = _Waiting(subject, done, self._tick)
         if self._timer is None:
-            self._quiet.clear()
             self._timer = self._loop.call_later(self._timeout / _TICKS, self._look)
 
     async def put(
@@ -155,7 +157,7 @@ class Publisher:
             return
         done = waiting.done
         if not self._waiting:
-            self._rest()
+            self._quiet.set()
         if done is None:
             return
         if headers and not data:
@@ -172,37 +174,32 @@ class Publisher:
         """Fail what has waited too long: the oldest stand first, so only they are looked at."""
         self._tick += 1
         due = self._tick - _TICKS
-        failed: list[_Waiting] = []
-        for reply, waiting in self._waiting.items():
-            if waiting.tick >= due:
-                break
-            failed.append(self._waiting[reply])
-        for reply in list(self._waiting)[: len(failed)]:
-            del self._waiting[reply]
-        self._timer = self._loop.call_later(self._timeout / _TICKS, self._look)
-        if not self._waiting:
-            self._rest()
+        late = itertools.takewhile(lambda entry: entry[1].tick < due, self._waiting.items())
+        failed = [self._waiting.pop(reply) for reply, _ in list(late)]
+        if self._waiting:
+            self._timer = self._loop.call_later(self._timeout / _TICKS, self._look)
+        else:
+            self._timer = None
+            self._quiet.set()
         self._fail(failed)
 
     def _lost(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         failed = list(self._waiting.values())
         self._waiting.clear()
-        self._rest()
+        self._quiet.set()
         self._fail(failed)
 
     def _fail(self, failed: list[_Waiting]) -> None:
         for waiting in failed:
             if waiting.done is not None:
+                waited = (self._tick - waiting.tick) * self._timeout / _TICKS
                 try:
-                    waiting.done(None, WriteUnresolved(waiting.subject, self._timeout))
+                    waiting.done(None, WriteUnresolved(waiting.subject, waited))
                 except Exception as error:  # noqa: BLE001  the others must hear of theirs
                     self._connection.report(error)
-
-    def _rest(self) -> None:
-        self._quiet.set()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     def _unreachable(self) -> BoardUnreachable:
         return BoardUnreachable(self._connection.url, "no connection, nothing was sent")

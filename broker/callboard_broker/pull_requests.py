@@ -75,6 +75,7 @@ class PullRequests:
         self._tail = f',"expires":{expires},"idle_heartbeat":{heartbeat}{limit}}}'
         self._loop = asyncio.get_running_loop()
         self._sink: Sink | None = connection.add_sink(f"{self._inbox}.*.*", sink)
+        self._looked_at = self._loop.time()
         self._timer = self._loop.call_later(options.heartbeat, self._watch)
 
     def ask(self, count: int) -> None:
@@ -126,6 +127,10 @@ class PullRequests:
     def _watch(self) -> None:
         heartbeat = self._options.heartbeat
         self._timer = self._loop.call_later(heartbeat, self._watch)
-        if self.asked and self._loop.time() - self.heard_at > 2 * heartbeat:
+        now = self._loop.time()
+        if now - self._looked_at > 1.5 * heartbeat:
+            self.heard_at = now  # this process was held up itself: first read what has come
+        self._looked_at = now
+        if self.asked and now - self.heard_at > 2 * heartbeat:
             self.forget()
             self._silent()

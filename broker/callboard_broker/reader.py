@@ -24,6 +24,7 @@ from callboard_broker.errors import BoardUnreachable, StreamDrift, StreamMissing
 from callboard_broker.link import header
 from callboard_broker.pull_requests import PullOptions, PullRequests
 from callboard_broker.record import Record
+from callboard_broker.streams import last_sequence
 
 __all__ = ["Reader"]
 
@@ -65,6 +66,7 @@ class Reader:
         self._batch: list[Record] = []
         self._requests: PullRequests | None = None
         self._name = ""
+        self._last = 0
         self._broken = asyncio.Event()
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -169,7 +171,9 @@ class Reader:
         except Exception as error:  # noqa: BLE001  told to `failed`, `reached` and `report`
             self._fail(error)
             return
-        self._advance(batch[-1].seq)
+        last = batch[-1]
+        # Nothing was behind it: what the filters and deletions left out ended here too.
+        self._advance(last.seq if last.pending else max(last.seq, self._last))
 
     def _advance(self, position: int) -> None:
         self._position = position
@@ -210,11 +214,13 @@ class Reader:
         while not self._failure.done():
             self._broken.clear()
             try:
+                await self._connection.reached()
                 await self._create()
             except (BoardUnreachable, NoResponder, TimeoutError, ApiError, StreamMissing) as error:
-                if attempt == len(_PAUSES):
+                if self._connection.closed:
+                    self._fail(error)
+                elif attempt == len(_PAUSES):
                     self._connection.report(error)
-                await self._connection.reached()
                 await asyncio.sleep(_PAUSES[min(attempt, len(_PAUSES) - 1)])
                 attempt += 1
             except Exception as error:  # noqa: BLE001  told to `failed`, `reached` and `report`
@@ -224,6 +230,11 @@ class Reader:
 
     async def _create(self) -> None:
         self._leave()
+        self._last, _ = await last_sequence(self._connection, self._stream)
+        if self._last < self._position:
+            # A stream that ends before our position is not the one that we have read.
+            wanted = f"{self._position} or more"
+            raise StreamDrift(self._stream, {"last sequence": (self._last, wanted)})
         self._consumer_seq = 0
         self._name = f"reader-{NUID().next().decode()}"
         answer = await self._connection.api(
@@ -232,7 +243,7 @@ class Reader:
             timeout=_CREATE_SECONDS,
         )
         if answer.get("num_pending", 0) == 0:
-            await self._check_end()
+            self._advance(self._last)
         limit = max(_WINDOW_BYTES, self._connection.link.max_payload + _OVERHEAD_BYTES)
         self._requests = PullRequests(
             self._connection,
@@ -243,13 +254,6 @@ class Reader:
         )
         self._requests.ask(_WINDOW // 2)
         self._requests.ask(_WINDOW // 2)
-
-    async def _check_end(self) -> None:
-        """A stream that ends before our position is not the one that we have read."""
-        info = await self._connection.api(f"STREAM.INFO.{self._stream}", timeout=_CREATE_SECONDS)
-        last = int(info["state"]["last_seq"])
-        if last < self._position:
-            raise StreamDrift(self._stream, {"last sequence": (last, f">= {self._position}")})
 
     def _config(self) -> dict[str, Any]:
         config: dict[str, Any] = {
@@ -267,7 +271,7 @@ class Reader:
         return config
 
     def _leave(self) -> None:
-        """Unsubscribe, and let the server forget the consumer (it would, by itself, in a minute)."""
+        """Unsubscribe, and let the server forget the consumer (in a minute it would anyway)."""
         self._batch.clear()
         if self._requests is not None:
             self._requests.close()

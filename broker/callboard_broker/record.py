@@ -1,13 +1,12 @@
-"""A message of a stream, and what JetStream says of it in its reply subject."""
+"""A message of a stream, and the times that JetStream writes."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import NamedTuple
 
 import msgspec
 
-__all__ = ["Delivered", "Record", "read_ack_subject", "read_time_ns"]
+__all__ = ["Record", "read_time_ns"]
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -23,29 +22,6 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     headers: bytes
     data: bytes
     pending: int = 0
-
-
-class Delivered(NamedTuple):
-    """What the acknowledgement subject of a delivered message says."""
-
-    num_delivered: int
-    seq: int
-    consumer_seq: int
-    at_ns: int
-    pending: int
-
-
-def read_ack_subject(reply: str) -> Delivered:
-    """Read `$JS.ACK.[domain.account.]stream.consumer.count.seq.cseq.time.pending[.token]`.
-
-    Raises `ValueError` for anything else.
-    """
-    words = reply.split(".")
-    if len(words) == 9:
-        _, _, _, _, count, seq, consumer_seq, at_ns, pending = words
-    else:
-        count, seq, consumer_seq, at_ns, pending = words[6:11]
-    return Delivered(int(count), int(seq), int(consumer_seq), int(at_ns), int(pending))
 
 
 def read_time_ns(text: str) -> int:

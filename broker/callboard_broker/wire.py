@@ -124,7 +124,7 @@ class FlowRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     name: Annotated[str, Meta(min_length=1, max_length=128)]
     steps: Annotated[list[Step], Meta(min_length=1)]
     inputs: Raw = Raw(b"{}")
-    output: Raw | None = None
+    output: Raw | UnsetType = UNSET
     key: Key | None = None
     nonce: Key | None = None
     shard: Shard | None = None
@@ -342,7 +342,7 @@ def decode_flow_run(data: bytes, *, depth: int = 64) -> FlowRun:
     _check_value(run.inputs, "inputs")
     for index, step in enumerate(run.steps):
         _check_value(step.payload, f"steps[{index}].payload")
-    if run.output is not None:
+    if run.output is not UNSET:
         _check_value(run.output, "output")
     return run
 

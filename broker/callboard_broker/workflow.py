@@ -119,7 +119,7 @@ class Workflow:
     def spec(self, inputs: dict[str, Any] | None = None) -> FlowRun:
         """The workflow as it is posted. Raises `BadInput` that names what can never run."""
         given = {**self.defaults, **(inputs or {})}
-        output = None if self._output is None else msgspec.Raw(self._output)
+        output = msgspec.UNSET if self._output is None else msgspec.Raw(self._output)
         run = FlowRun(
             name=self.name,
             steps=self._steps,

@@ -1,1 +1,104 @@
-"""Callboard: an event-driven actor system over NATS JetStream."""
+"""Callboard: agents in parallel, by capability, within budgets, with proof of what happened.
+
+    from callboard import agent, connect
+
+    @agent("review.python")
+    def review(source: dict) -> dict: ...
+
+    async with connect() as board:
+        handle = await board.submit("review.python", {"path": "app.py"})
+        print(await handle.result())
+
+A name is loaded when it is first used: a router does not need what an agent needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from callboard.connecting import connect
+    from callboard_agents import Agent, Context, agent
+    from callboard_broker.client import Board
+    from callboard_broker.errors import (
+        AuditBroken,
+        BadInput,
+        BoardUnreachable,
+        CallboardError,
+        ServerFailed,
+        StoreLocked,
+        StreamDrift,
+        StreamMissing,
+        TaskCancelled,
+        TaskError,
+        TaskExpired,
+        TaskFailed,
+        TooLarge,
+        UnknownTask,
+        WriteRefused,
+        WriteUnresolved,
+    )
+    from callboard_broker.handle import Handle, Update
+    from callboard_broker.workflow import Selection, Workflow
+    from callboard_config import SettingsError
+
+__all__ = [
+    "Agent",
+    "AuditBroken",
+    "BadInput",
+    "Board",
+    "BoardUnreachable",
+    "CallboardError",
+    "Context",
+    "Handle",
+    "Selection",
+    "ServerFailed",
+    "SettingsError",
+    "StoreLocked",
+    "StreamDrift",
+    "StreamMissing",
+    "TaskCancelled",
+    "TaskError",
+    "TaskExpired",
+    "TaskFailed",
+    "TooLarge",
+    "UnknownTask",
+    "Update",
+    "Workflow",
+    "WriteRefused",
+    "WriteUnresolved",
+    "agent",
+    "connect",
+]
+
+_ERRORS = "callboard_broker.errors"
+_ELSEWHERE = MappingProxyType(
+    {
+        "Agent": "callboard_agents.agent",
+        "Board": "callboard_broker.client",
+        "Context": "callboard_agents.context",
+        "Handle": "callboard_broker.handle",
+        "Selection": "callboard_broker.workflow",
+        "SettingsError": "callboard_config",
+        "Update": "callboard_broker.handle",
+        "Workflow": "callboard_broker.workflow",
+        "agent": "callboard_agents.agent",
+        "connect": "callboard.connecting",
+    }
+)
+"""Where a name lives that is no error."""
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_ELSEWHERE.get(name, _ERRORS)), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

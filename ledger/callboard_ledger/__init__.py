@@ -1,1 +1,33 @@
 """Everything that reads the journal: state, audit, replay."""
+
+from __future__ import annotations
+
+from callboard_ledger.aggregate import Aggregator
+from callboard_ledger.heads import Head, HeadFile
+from callboard_ledger.replay import Replay, Replayed, render, replay
+from callboard_ledger.serve import LedgerOptions, run_ledger
+from callboard_ledger.store import Query, SqliteStore, Store
+from callboard_ledger.verify import VerifyReport, verify, verify_board
+from callboard_ledger.views import FlowView, ListView, PositionView, TaskView
+
+__all__ = [
+    "Aggregator",
+    "FlowView",
+    "Head",
+    "HeadFile",
+    "LedgerOptions",
+    "ListView",
+    "PositionView",
+    "Query",
+    "Replay",
+    "Replayed",
+    "SqliteStore",
+    "Store",
+    "TaskView",
+    "VerifyReport",
+    "render",
+    "replay",
+    "run_ledger",
+    "verify",
+    "verify_board",
+]

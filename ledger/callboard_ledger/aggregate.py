@@ -281,12 +281,12 @@ class Aggregator:
         step = flow.steps.get(event.step) if flow is not None else None
         if flow is None or flow.ended or step is None or step.total is not None:
             return False
-        if step.follows is not None or step.failed:
+        if step.follows is not None:
             return False
         if event.error is None:
             _expand(flow, step, event.items)
         else:
-            step.failed = 1
+            step.total = step.failed = 1
         self._touch_flow(flow)
         return True
 

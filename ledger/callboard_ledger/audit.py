@@ -89,7 +89,8 @@ class Auditor:
         """Write what waits, unless a batch is in flight or the tail is in doubt."""
         if self._in_flight or not self._waiting or self.unsure.is_set() or self.problem is not None:
             return
-        leaves, size = [], 0
+        leaves: list[bytes] = []
+        size = 0
         for _, leaf in islice(self._waiting, _MOST_LEAVES):
             size += len(leaf) + 1
             if size > _MOST_BYTES and leaves:

@@ -21,7 +21,17 @@ from callboard_broker.errors import BadInput
 from callboard_broker.record import Record
 from callboard_ledger.reading import Reading
 
-__all__ = ["GENESIS", "Batch", "Leaf", "chain", "decode_batch", "encode_batch", "encode_leaf"]
+__all__ = [
+    "GENESIS",
+    "Batch",
+    "Leaf",
+    "chain",
+    "decode_batch",
+    "encode_batch",
+    "encode_leaf",
+    "event_hash",
+    "hashes",
+]
 
 GENESIS = bytes(32)
 """What stands before the first batch."""

@@ -12,7 +12,7 @@ import logging
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +45,8 @@ __all__ = ["LedgerOptions", "run_ledger"]
 _log = logging.getLogger(__name__)
 
 _QUEUE = "ledger"
-_MOST_ASKED = 256  # questions at once; more are told to come back
+_MOST_ASKED = 20_000  # questions that may wait; all handles of a big client ask after an outage
+_AT_ONCE = 64
 _HEAD_SECONDS = 1.0
 _PAUSE_SECONDS = 0.2
 _DRAIN_SECONDS = 5.0
@@ -142,29 +143,37 @@ class _Ledger:
             position=self._position,
         )
         self._reader: Reader | None = None
+        self._sound = True  # False: an event was left half folded, so nothing is saved any more
+        self._ended = asyncio.Event()
         self._asked = 0
+        self._turns = asyncio.Semaphore(_AT_ONCE)
         self.created = ""
 
     async def run(self, stopping: asyncio.Event, ready: Callable[[], None] | None) -> None:
         """Read, save, audit and answer until `stopping`."""
         try:
-            async with asyncio.TaskGroup() as group:
-                loops = [
-                    group.create_task(self._save_now_and_then()),
-                    group.create_task(self._keep_head_now_and_then()),
-                    group.create_task(self._recover_audit()),
-                ]
-                sinks = await self._listen(group)
-                await self._read_on(stopping, ready)
-                for sink in sinks:
-                    await sink.close()
-                for loop in loops[:2]:
-                    loop.cancel()
-                await self._drain_audit()
-                loops[2].cancel()
-        finally:
-            self._flush()
-            await self._keep_head()
+            await self._run(stopping, ready)
+        except ExceptionGroup as errors:
+            if len(errors.exceptions) == 1:
+                raise errors.exceptions[0] from None
+            raise
+        self._flush()
+
+    async def _run(self, stopping: asyncio.Event, ready: Callable[[], None] | None) -> None:
+        async with asyncio.TaskGroup() as group:
+            loops = [
+                group.create_task(self._save_now_and_then()),
+                group.create_task(self._recover_audit()),
+            ]
+            group.create_task(self._keep_head_now_and_then())
+            sinks = await self._listen(group)
+            await self._read_on(stopping, ready)
+            for sink in sinks:
+                await sink.close()
+            await self._drain_audit()
+            self._ended.set()  # the loop of the head ends by itself: its thread may be writing
+            for loop in loops:
+                loop.cancel()
 
     async def _read_on(self, stopping: asyncio.Event, ready: Callable[[], None] | None) -> None:
         """Read the journal; again from an earlier place if the audit log fell behind."""
@@ -183,15 +192,17 @@ class _Ledger:
 
     def _read(self, records: list[Record]) -> None:
         subjects, fold, add = self._topology.subjects, self._aggregator.fold, self._auditor.add
+        self._sound = False
         for record in records:
             reading = read(subjects, record)
             fold(record, reading)
             add(record, reading)
+        self._sound = True
         if self._aggregator.unsaved >= self._options.batch:
             self._flush()
 
     def _flush(self) -> None:
-        if self._aggregator.unsaved:
+        if self._aggregator.unsaved and self._sound:
             changes = self._aggregator.changes()
             self._store.save(changes)
             self._aggregator.saved(changes)
@@ -237,8 +248,10 @@ class _Ledger:
             _log.warning("stopped with %d events not audited yet", self._auditor.waiting)
 
     async def _keep_head_now_and_then(self) -> None:
-        while True:
-            await asyncio.sleep(_HEAD_SECONDS)
+        while not self._ended.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_HEAD_SECONDS):
+                    await self._ended.wait()
             await self._keep_head()
 
     async def _keep_head(self) -> None:
@@ -262,24 +275,30 @@ class _Ledger:
             if not reply:
                 return
             if self._asked >= _MOST_ASKED:
-                busy = Complaint("Busy", f"{_MOST_ASKED} questions at once; ask again")
-                self._send(reply, ErrorView(busy))
+                _log.warning("%d questions wait for an answer; one more is dropped", self._asked)
                 return
             self._asked += 1
             group.create_task(self._respond(subject, reply, data))
 
-        every = self._topology.subjects.asks.removesuffix("*")
+        subjects = self._topology.subjects
         return [
-            await self._connection.sink(every + verb, asked, queue=_QUEUE) for verb in sorted(VERBS)
+            await self._connection.sink(subjects.ask_filter(verb), asked, queue=_QUEUE)
+            for verb in sorted(VERBS)
         ]
 
     async def _respond(self, subject: str, reply: str, data: bytes) -> None:
         tenant, verb = subject.split(".")[2:4]
         try:
-            answer: Answer = await self._answering.answer(tenant, verb, data)
+            async with self._turns:
+                answer: Answer = await self._answering.answer(tenant, verb, data)
+        except (BoardUnreachable, NoResponder, TimeoutError) as error:
+            # Like a ledger that is down: the asker will ask again, and must not take "not now"
+            # for a statement about the task.
+            _log.warning("a question on %s cannot be answered now: %s", subject, error)
+            return
         except BadInput as error:
             answer = ErrorView(Complaint(type(error).__name__, error.reason, error.field))
-        except (CallboardError, OSError) as error:
+        except CallboardError as error:
             answer = ErrorView(Complaint(type(error).__name__, str(error)))
         except Exception as error:  # noqa: BLE001  one question must not stop the others
             self._connection.report(error)

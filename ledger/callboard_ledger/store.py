@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -258,7 +258,7 @@ class SqliteStore:
         rows = self._database.execute("SELECT stream, created FROM position").fetchall()
         return rows in ([], [(self._stream, self._created)])
 
-    def _rows(self, table: str, columns: str, query: Query) -> list[tuple[object, ...]]:
+    def _rows(self, table: str, columns: str, query: Query) -> list[Any]:
         asked = {"tenant = ?": query.tenant, "state = ?": query.state, "seq < ?": query.before}
         wanted = {clause: value for clause, value in asked.items() if value is not None}
         if table == "tasks" and query.state not in (None, "succeeded"):
@@ -324,7 +324,7 @@ def _flow_row(flow: Flow) -> tuple[object, ...]:
     )
 
 
-def _task(row: tuple[object, ...]) -> Task:
+def _task(row: Sequence[Any]) -> Task:
     names = _TASK_COLUMNS.split(", ")
     fields = dict(zip(names, row, strict=True))
     error = fields.pop("error")
@@ -333,7 +333,7 @@ def _task(row: tuple[object, ...]) -> Task:
     return task
 
 
-def _flow(row: tuple[object, ...]) -> Flow:
+def _flow(row: Sequence[Any]) -> Flow:
     names = _FLOW_COLUMNS.split(", ")
     fields = dict(zip(names, row, strict=True))
     error, steps = fields.pop("error"), _steps.decode(fields.pop("steps"))

@@ -13,12 +13,15 @@ from typing import Literal
 
 import msgspec
 
+from callboard_broker.connection import Connection
 from callboard_broker.errors import BadInput
 from callboard_broker.record import Record
+from callboard_broker.streams import Topology
 from callboard_ledger.heads import Head
 from callboard_ledger.leaves import GENESIS, Batch, chain, decode_batch, event_hash, hashes
+from callboard_ledger.scan import scan
 
-__all__ = ["Finding", "FindingKind", "Verifier", "VerifyReport", "verify"]
+__all__ = ["Finding", "FindingKind", "Verifier", "VerifyReport", "verify", "verify_board"]
 
 FindingKind = Literal[
     "event-changed",
@@ -213,6 +216,23 @@ def verify(
         verifier.batch(record)
     for record in journal:
         verifier.event(record)
+    return verifier.report()
+
+
+async def verify_board(
+    connection: Connection,
+    topology: Topology,
+    heads: Iterable[Head] = (),
+    *,
+    retained_from: int = 1,
+) -> VerifyReport:
+    """Compare a board's journal with its audit log; it may be in use meanwhile.
+
+    heads: read them (`HeadFile.all`) before. Raises `StreamMissing`, and what reading raises.
+    """
+    verifier = Verifier(heads, retained_from=retained_from)
+    await scan(connection, topology.audit, verifier.batch)
+    await scan(connection, topology.journal, verifier.event)
     return verifier.report()
 
 

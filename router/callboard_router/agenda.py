@@ -29,6 +29,7 @@ class Agenda:
         self._state = state
         self._lost_limit = lost_limit
         self._parked: dict[str, tuple[str, set[Source]]] = {}
+        self._waiting_for: dict[Source, list[str]] = {}
 
     def take_fresh(self) -> None:
         """Look at what the fold says has changed."""
@@ -66,12 +67,14 @@ class Agenda:
         self._parked[key] = (flow, set(missing.sources))
         for source in missing.sources:
             self.wanted[source] = None
+            self._waiting_for.setdefault(source, []).append(key)
 
     def fetched(self, source: Source, value: object) -> None:
         """A wanted value has come; a `Failure` says that it is not to be had."""
-        for key, (flow, sources) in list(self._parked.items()):
-            if source not in sources:
+        for key in self._waiting_for.pop(source, ()):
+            if key not in self._parked:
                 continue
+            flow, sources = self._parked[key]
             if isinstance(value, Failure):
                 self.unfillable[key] = value
             elif flow in self._state.flows:

@@ -81,7 +81,11 @@ class Values:
         if source not in found:
             if short is None:
                 raise Missing({source})
-            found[source] = msgspec.json.decode(short)
+            try:
+                found[source] = msgspec.json.decode(short)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                # A result is decoded here for the first time, and a host may have sent anything.
+                raise BadInput("payload", f"an upstream result is no JSON: {error}") from error
         return found[source]
 
 

@@ -3,11 +3,14 @@
 An attempt's lease is the beats that list it. It is lost at once when its host is proved dead, and
 otherwise when no beat has listed it for a lease; an attempt that no host took in time is lost too.
 Lease time stands still while the router itself is cut off: after that, as after the start of a
-router, everything is granted one full lease, unless every host known before has been heard since.
+router, everything is granted one full lease. But what no host holds after an outage is lost as soon
+as all that were known before it have been heard again: a restarted server may hand it over twice,
+so nobody may start it any more.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -147,13 +150,15 @@ class Liveness:
                 keep.append(loss)
                 yield loss
         self._gone = keep
+        vouched = self._vouched()
+        clear = self._cut_at + self.timing.lease
         for task, hold in self.holds.items():
             if hold.owner is not None:
                 if now - hold.renewed > self.timing.lease:
                     yield Loss(task, hold.attempt, "its host's lease ended", hold.owner[0])
-            elif now > hold.unclaimed_until and (
-                not hold.clouded or self._witnessed(hold) or now - self._cut_at > self.timing.lease
-            ):
+            elif hold.clouded and hold.seq <= vouched:
+                yield Loss(task, hold.attempt, "no host holds it after an outage")
+            elif now > max(hold.unclaimed_until, clear if hold.clouded else 0.0):
                 yield Loss(task, hold.attempt, "no host started it in time")
 
     def capacity(self, now: float) -> dict[Queue, tuple[int, int]]:
@@ -186,21 +191,24 @@ class Liveness:
         owner = (claim.host, claim.incarnation)
         if hold.owner not in (None, owner):
             return Answer(go=False, wait=False, why="another host holds it")
-        if hold.seq > connected_seq or self._witnessed(hold):
+        if hold.owner == owner or hold.seq > connected_seq:
             hold.owner = owner
             hold.renewed = now
             return Answer(go=True, wait=False, why="current and unheld")
-        return Answer(go=False, wait=True, why="not every host has been heard since the outage")
+        # Not even when every living host denies it: one that has died may have started it.
+        return Answer(go=False, wait=True, why="it may have been handed over before the outage")
 
-    def _witnessed(self, hold: Hold) -> bool:
-        """Every host known before the cut was heard since, and would ask before starting this."""
+    def _vouched(self) -> int:
+        """Up to here, whatever has no owner is held by no host, and would not be started unasked.
+
+        So it is when all hosts known before the cut were heard since, or are gone; else 0.
+        """
         if self._witnesses is None:
-            return False
-        for name in self._witnesses:
-            host = self.hosts.get(name)
-            if host is not None and (host.seen <= self._cut_at or host.beat.fresh_from < hold.seq):
-                return False
-        return True
+            return 0
+        found = [host for name in self._witnesses if (host := self.hosts.get(name)) is not None]
+        if any(host.seen <= self._cut_at for host in found):
+            return 0
+        return min((host.beat.fresh_from for host in found), default=sys.maxsize)
 
     def _owner_is_gone(self, owner: tuple[str, str], reason: str) -> None:
         self._gone.extend(

@@ -57,11 +57,15 @@ class Task:
 
 @dataclass(slots=True, kw_only=True)
 class StepState:
-    """Where a step of a live workflow stands. total: its elements, once that is known."""
+    """Where a step of a live workflow stands. total: its elements, once that is known.
+
+    failures: elements that have ended without a result. unexpandable: its list is not to be had.
+    """
 
     total: int | None = None
     results: dict[int, Result] = field(default_factory=dict)
-    failed: bool = False
+    failures: set[int] = field(default_factory=set)
+    unexpandable: bool = False
 
     @property
     def complete(self) -> bool:
@@ -139,7 +143,10 @@ def _plain_flow(flow: Flow) -> list[object]:
         [flow.id, flow.tenant, flow.shard, flow.seq, flow.name, flow.output, flow.inputs],
         [node.step for node in flow.graph.nodes.values()],
         [
-            [name, step.total, step.failed, sorted(step.results.items())]
+            [
+                [name, step.total, step.unexpandable],
+                [sorted(step.failures), sorted(step.results.items())],
+            ]
             for name, step in flow.steps.items()
         ],
         flow.open,

@@ -95,7 +95,13 @@ class Tenure:
         return True
 
     def _is_silent(self, now: float) -> bool:
-        return self._heard_leader is None or now - self._heard_leader > self._standby
+        """Whoever does not hear itself is deaf, and cannot tell whether others are silent."""
+        if self._heard_leader is not None and now - self._heard_leader <= self._standby:
+            return False
+        return self._hears_itself(now)
+
+    def _hears_itself(self, now: float) -> bool:
+        return self._heard_self is not None and now - self._heard_self <= self._standby
 
     def renew(self, now: float) -> None:
         """Begin a new epoch of its own, so that what is under way can no longer be stored."""
@@ -106,6 +112,4 @@ class Tenure:
 
     def may_write(self, now: float) -> bool:
         """Whether this router is active, and has not been asleep or cut off."""
-        if self.role is not Role.LEADER or self._wants_renewal:
-            return False
-        return self._heard_self is not None and now - self._heard_self <= self._standby
+        return self.role is Role.LEADER and not self._wants_renewal and self._hears_itself(now)

@@ -7,6 +7,8 @@ step keeps its dependents from starting; everything that does not depend on it g
 
 from __future__ import annotations
 
+from msgspec import UNSET
+
 from callboard_broker.graph import Node, chart
 from callboard_broker.rule import Life
 from callboard_broker.wire import Expanded, Failure, FlowRun
@@ -25,7 +27,7 @@ def begin(state: State, tenant: str, seq: int, shard: int, run: FlowRun) -> None
         seq=seq,
         name=run.name,
         graph=graph,
-        output=None if run.output is None else bytes(run.output),
+        output=None if run.output is UNSET else bytes(run.output),
         inputs=bytes(run.inputs) if len(run.inputs) <= INLINE else None,
         steps={name: StepState() for name in graph.nodes},
     )
@@ -41,7 +43,7 @@ def expand(state: State, flow: Flow, event: Expanded) -> bool:
     flow.open -= 1
     step = flow.steps[event.step]
     if event.error is not None:
-        step.failed = True
+        step.unexpandable = True
         flow.failure = flow.failure or _at(event.step, event.error)
     else:
         step.total = event.items
@@ -71,7 +73,7 @@ def finish_step(state: State, flow: Flow, task: Task, result: Result) -> None:
 def step_failed(state: State, flow: Flow, task: Task) -> None:
     """A task of the workflow has failed for good, or was cancelled, or has expired."""
     flow.open -= 1
-    flow.steps[task.step].failed = True
+    flow.steps[task.step].failures.add(task.index)
     why = task.life.failure or Failure(task.life.state, f"the task ended as {task.life.state}")
     flow.failure = flow.failure or _at(task.step, why)
     _end_if_done(state, flow)
@@ -95,7 +97,8 @@ def _advance(state: State, flow: Flow, name: str, index: int | None = None) -> N
         for ready in (index,) if index is not None else sorted(source.results):
             _create(state, flow, node, ready)
     elif node.step.each is not None:
-        if step.total is None and (flow.id, name) not in state.to_expand and not step.failed:
+        expanding = step.unexpandable or (flow.id, name) in state.to_expand
+        if step.total is None and not expanding:
             state.to_expand[(flow.id, name)] = None
             flow.open += 1
             state.fresh.append(flow.id)
@@ -106,7 +109,8 @@ def _advance(state: State, flow: Flow, name: str, index: int | None = None) -> N
 
 def _create(state: State, flow: Flow, node: Node, index: int) -> None:
     task_id = f"{flow.id}.{node.step.id}.{index}"
-    if task_id in state.tasks or index in flow.steps[node.step.id].results:
+    step = flow.steps[node.step.id]
+    if task_id in state.tasks or index in step.results or index in step.failures:
         return
     state.tasks[task_id] = Task(
         id=task_id,

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from callboard_agents import agent
 from callboard_broker import child
@@ -20,17 +23,27 @@ async def echo(value: Any) -> Any:
     return value
 
 
-def pipe_in(directory: Path) -> Path:
-    path = directory / "pipe"
-    os.mkfifo(path)
-    return path
+class Pipe:
+    """A handler that reads the pipe waits for `write`, whichever of the two comes first."""
+
+    def __init__(self, path: Path) -> None:
+        os.mkfifo(path)
+        self.path = str(path)
+        self._end = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+
+    def write(self) -> None:
+        os.write(self._end, b"done\n")
+
+    def close(self) -> None:
+        os.close(self._end)
 
 
-def write_to(pipe: Path) -> None:
-    """Let the handler that reads the pipe go on; it is opened already, so this never blocks."""
-    descriptor = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
-    os.write(descriptor, b"done")
-    os.close(descriptor)
+@pytest.fixture
+def pipes(tmp_path: Path) -> Iterator[list[Pipe]]:
+    opened = [Pipe(tmp_path / name) for name in ("first", "second")]
+    yield opened
+    for pipe in opened:
+        pipe.close()
 
 
 async def test_a_dispatch_past_its_start_by_is_never_started(nats: NatsServer):
@@ -82,34 +95,31 @@ async def test_a_router_that_cannot_tell_yet_is_asked_again_until_it_says_go(nat
             assert await stage.result(old) == "old"
 
 
-async def test_a_blocked_handler_does_not_stop_the_beats(nats: NatsServer, tmp_path: Path):
-    pipe = pipe_in(tmp_path)
+async def test_a_blocked_handler_does_not_stop_the_beats(nats: NatsServer, pipes: list[Pipe]):
     async with open_stage(nats, "block") as stage, stage.process(lease_seconds=1.0):
-        task = await stage.dispatch("block", str(pipe))
+        task = await stage.dispatch("block", pipes[0].path)
         await stage.held(task)
         already = len(stage.beats)
         await stage.seen(lambda: stage.beats[already + 20 :] or None)  # two leases long
-        write_to(pipe)
+        pipes[0].write()
         assert await stage.result(task) == "done"
 
 
 async def test_sigterm_lets_running_handlers_finish_and_takes_no_more(
-    nats: NatsServer, tmp_path: Path
+    nats: NatsServer, pipes: list[Pipe]
 ):
-    first, second = tmp_path / "first", tmp_path / "second"
-    os.mkfifo(first)
-    os.mkfifo(second)
+    first, second = pipes
     async with open_stage(nats, "wait", "thread") as stage, stage.process() as process:
-        tasks = [await stage.dispatch("wait", str(first))]
-        tasks.append(await stage.dispatch("thread", str(second)))
+        tasks = [await stage.dispatch("wait", first.path)]
+        tasks.append(await stage.dispatch("thread", second.path))
         for task in tasks:
             await stage.held(task)
         await stage.seen(lambda: [item for item in stage.news if "progress" in item] or None)
         process.send_signal(signal.SIGTERM)
         await stage.beat(lambda beat: bool(beat.holds) and not any(o.free for o in beat.offers))
-        refused = await stage.dispatch("wait", str(first))
-        write_to(first)
-        write_to(second)
+        refused = await stage.dispatch("wait", first.path)
+        first.write()
+        second.write()
         assert [await stage.result(task) for task in tasks] == ["done", "done"]
         last = await stage.beat(lambda beat: beat.gone)
         assert last.incarnation == stage.beats[0].incarnation
@@ -128,11 +138,10 @@ async def test_what_does_not_finish_in_the_drain_is_left_unreported(nats: NatsSe
 
 
 async def test_a_thread_that_never_ends_does_not_hold_the_drained_process(
-    nats: NatsServer, tmp_path: Path
+    nats: NatsServer, pipes: list[Pipe]
 ):
-    pipe = pipe_in(tmp_path)
     async with open_stage(nats, "stubborn") as stage, stage.process(drain_seconds=0.1) as process:
-        await stage.held(await stage.dispatch("stubborn", str(pipe)))
+        await stage.held(await stage.dispatch("stubborn", pipes[0].path))
         process.send_signal(signal.SIGTERM)
         assert await child.wait(process) == 0
         assert stage.outcomes == []
@@ -140,10 +149,9 @@ async def test_a_thread_that_never_ends_does_not_hold_the_drained_process(
         assert not any(beat.gone for beat in stage.beats)
 
 
-async def test_a_second_signal_ends_the_process_at_once(nats: NatsServer, tmp_path: Path):
-    pipe = pipe_in(tmp_path)
+async def test_a_second_signal_ends_the_process_at_once(nats: NatsServer, pipes: list[Pipe]):
     async with open_stage(nats, "wait") as stage, stage.process() as process:
-        await stage.held(await stage.dispatch("wait", str(pipe)))
+        await stage.held(await stage.dispatch("wait", pipes[0].path))
         process.send_signal(signal.SIGTERM)
         await stage.beat(lambda beat: bool(beat.holds) and not any(o.free for o in beat.offers))
         process.send_signal(signal.SIGTERM)
@@ -151,23 +159,21 @@ async def test_a_second_signal_ends_the_process_at_once(nats: NatsServer, tmp_pa
 
 
 async def test_a_host_that_slept_past_its_lease_reports_nothing_and_is_another_one(
-    nats: NatsServer, tmp_path: Path
+    nats: NatsServer, pipes: list[Pipe]
 ):
-    inline, thread = tmp_path / "inline", tmp_path / "thread"
-    os.mkfifo(inline)
-    os.mkfifo(thread)
+    inline, thread = pipes
     queues = ("wait", "thread", "echo")
     async with open_stage(nats, *queues) as stage, stage.process(lease_seconds=1.0) as process:
-        void = [await stage.dispatch("wait", str(inline))]
-        void.append(await stage.dispatch("thread", str(thread)))
+        void = [await stage.dispatch("wait", inline.path)]
+        void.append(await stage.dispatch("thread", thread.path))
         for task in void:
             await stage.held(task)
         await stage.seen(lambda: [item for item in stage.news if "progress" in item] or None)
         first = stage.beats[0].incarnation
         process.send_signal(signal.SIGSTOP)
         await asyncio.sleep(1.5)  # the fault itself: longer than the lease
-        write_to(inline)
-        write_to(thread)
+        inline.write()
+        thread.write()
         process.send_signal(signal.SIGCONT)
         beat = await stage.beat(lambda beat: beat.incarnation != first)
         assert beat.incarnation == f"{first}.1"
@@ -195,3 +201,52 @@ async def test_an_outcome_is_sent_again_until_a_restarted_server_has_stored_it(n
         assert await stage.result(task) == "after the outage"
         await stage.beat(lambda beat: not beat.holds)
         assert host.incarnation == stage.beats[0].incarnation
+
+
+async def test_an_outage_longer_than_the_lease_stops_the_handlers_for_good(nats: NatsServer):
+    stopped = asyncio.Event()
+
+    @agent("wait")
+    async def wait() -> str:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            stopped.set()
+        return "too late"
+
+    async with (
+        open_stage(nats, "wait", "echo") as stage,
+        stage.host([wait, echo], lease_seconds=0.5) as host,
+    ):
+        await stage.held(await stage.dispatch("wait"))
+        await asyncio.to_thread(nats.kill)
+        await stopped.wait()
+        assert host.incarnation == f"{stage.beats[0].incarnation}.1"
+        await asyncio.to_thread(nats.embedded.start)
+        await ensure_streams(stage.connection, stage.topology)
+        await stage.beat(lambda beat: beat.incarnation == host.incarnation and not beat.holds)
+        second = await stage.dispatch("echo", "after the outage")
+        assert await stage.result(second) == "after the outage"
+        assert [outcome.task for outcome in stage.outcomes] == [second.task]
+
+
+async def test_refused_dispatches_give_their_slots_back_at_once(nats: NatsServer):
+    async with open_stage(nats, "echo") as stage, stage.host([echo], beat_seconds=4.0):
+        late = stage.connection.server_now_ms() - 1_000
+        async with asyncio.timeout(3):  # less than a beat
+            for _ in range(250):
+                await stage.dispatch("echo", "late", start_by=late)
+            await stage.result(await stage.dispatch("echo", "in time"))
+
+
+async def test_a_host_that_cannot_beat_stops_working(nats: NatsServer):
+    async with open_stage(nats, "echo") as stage:
+        with pytest.raises(ExceptionGroup) as raised:
+            async with stage.host([echo]) as host:
+
+                def broken(*, closed: bool) -> Any:
+                    raise RuntimeError(f"no offers, {closed}")
+
+                host._lanes[0].offer = broken  # type: ignore[method-assign]  # a planted defect
+                await asyncio.Event().wait()
+        assert raised.group_contains(RuntimeError, match="no offers")

@@ -238,7 +238,7 @@ class Host(Process):
         # The verdict and the start are one step: no clock may pass between them.
         payload = self._payload(run.dispatch)
         self._runs.add(run)
-        self._checker.started(run.dispatch, self.name, run.life.incarnation)
+        self._checker.started(run.dispatch, self.name, run.life.incarnation, payload)
         self.step("host.started", self._run, run, payload)
 
     def _payload(self, dispatch: Dispatch) -> Any:

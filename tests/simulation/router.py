@@ -141,7 +141,7 @@ class Router(Process):
                 if self._digests.setdefault(record.seq, digest) != digest:
                     raise Violation("I4", f"{self.name} has another state at {record.seq}")
         self._begin_if_read()
-        self._wake()
+        self._wake_up()
         for key, until, question in list(self._asking):
             if engine.state.seq >= until:
                 self._asking.remove((key, until, question))
@@ -155,7 +155,7 @@ class Router(Process):
             self._saw(record.at_ms)
             age = max(0, self._server_ms - record.at_ms) / 1000
             self.engine.heard(decode_beat(record.data), at=self.mono - age)
-        self._wake()
+        self._wake_up()
 
     def _asked(self, key: int, question: dict[str, Any]) -> None:
         self.step("router.asked", self._look_up, key, question)
@@ -185,7 +185,7 @@ class Router(Process):
 
     # -- what goes out
 
-    def _wake(self) -> None:
+    def _wake_up(self) -> None:
         if not self._scheduled:
             self._scheduled = True
             self.after(0, "router.decide", self._decide)
@@ -239,14 +239,14 @@ class Router(Process):
         def got(found: Any, _error: object) -> None:
             if found is None:
                 self.engine.desk.agenda.wanted[source] = None
-                self.after(_TICK, "", self._wake)
+                self.after(_TICK, "", self._wake_up)
                 return
             try:
                 value = _value(source, found)
             except (LookupError, ValueError) as error:
                 value = Failure(type(error).__name__, str(error))
             self.engine.fetched(source, value)
-            self._wake()
+            self._wake_up()
 
         verb, key = ("get_blob", source.blob.name) if source.blob else ("get", source.seq)
         self._link.request(verb, key, done=got, step="router.fetched", timeout=5.0)
@@ -267,7 +267,7 @@ class Router(Process):
             self._creating.discard(queue)
             if seq is not None:
                 self.engine.queue_is_ready(queue)
-                self._wake()
+                self._wake_up()
 
         self._link.request("durable", queue, done=made, step="router.durable", timeout=5.0)
 

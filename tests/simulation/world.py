@@ -52,7 +52,7 @@ class Faults:
             kinds = ("server",) if step.startswith("server.") else ("crash", "sleep", "cut")
             weights = (1,) if len(kinds) == 1 else (5, 3, 2)
             kind = "server" if rng.random() < 0.15 else rng.choices(kinds, weights)[0]
-            nth = int(2 ** rng.uniform(0, 6))
+            nth = int(2 ** rng.uniform(0, 7))
             self._plan.setdefault(step, {})[nth] = kind
 
     def at(self, step: str) -> str | None:
@@ -69,7 +69,7 @@ class Faults:
 class World:
     """The clock and the queue of events. crash_server: set by the server."""
 
-    def __init__(self, seed: int, *, faults: int = 12) -> None:
+    def __init__(self, seed: int, *, faults: int = 30) -> None:
         self.seed = seed
         self.rng = random.Random(seed)
         self.now = 0.0
@@ -193,13 +193,13 @@ class Process:
         if self.up and not self.asleep:
             self.world.note(self.name, f"sleeps for {seconds} s")
             self.asleep = True
-            self.world.after(seconds, self._wake, self.life)
+            self.world.after(seconds, self._continue, self.life)
 
     def wake(self) -> None:
         """SIGCONT now."""
-        self._wake(self.life)
+        self._continue(self.life)
 
-    def _wake(self, life: int) -> None:
+    def _continue(self, life: int) -> None:
         if life != self.life or not self.asleep:
             return
         self.world.note(self.name, "wakes")

@@ -154,3 +154,42 @@ def test_the_end_of_the_lease_voids_everything_and_begins_a_new_incarnation():
     assert not attempts.may_report(verdict.life, 31.0)
     assert isinstance(attempts.offered(dispatch(), 1, now_ms=2, now=31.0), Refuse)
     assert isinstance(attempts.offered(dispatch("2"), 2, now_ms=2, now=31.0), Start)
+
+
+def test_in_any_order_of_events_an_attempt_starts_once_and_never_without_a_lease():
+    for seed in range(200):
+        choose = random.Random(seed)
+        attempts = Attempts("x", lease_seconds=5.0, suspect_seconds=2.0)
+        now, seq, started = 0.0, 0, set()
+        parked: list[tuple[Confirm, Dispatch]] = []
+        last_acked = float("-inf")
+        for _ in range(300):
+            now += choose.random()
+            now_ms = int(now * 1000)
+            what = choose.randrange(6)
+            if what == 0:
+                attempts.beat_stored(attempts.life, now)
+                last_acked = now
+            elif what == 1:
+                attempts.end_lease(now)
+            elif what == 2:
+                attempts.connected()
+                attempts.stored_before(seq)
+            elif what == 3 and parked:
+                confirm, waiting = parked.pop()
+                verdict = attempts.confirmed(confirm.life, waiting, now_ms=now_ms, now=now)
+            else:
+                seq += 1
+                waiting = dispatch(str(choose.randrange(60)), start_by=30_000)
+                verdict = attempts.offered(
+                    waiting, choose.randrange(1, seq + 1), now_ms=now_ms, now=now
+                )
+                if isinstance(verdict, Confirm):
+                    parked.append((verdict, waiting))
+            if what >= 3 and isinstance(verdict, Start):
+                assert waiting.task not in started
+                started.add(waiting.task)
+                assert now < last_acked + 5.0
+                assert now_ms <= waiting.start_by
+                assert (waiting.task, 1) in attempts.snapshot()[1]
+                verdict = None

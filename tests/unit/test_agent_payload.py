@@ -71,6 +71,8 @@ class Connection:
     ("annotation", "payload", "value"),
     [
         (Any, b'{"a": [1, null]}', {"a": [1, None]}),
+        (object, b'{"a": [1, null]}', {"a": [1, None]}),
+        (list[object], b'[1, "a"]', [1, "a"]),
         (dict, b'{"a": 1}', {"a": 1}),
         (dict[str, int], b'{"a": 1}', {"a": 1}),
         (list[str], b'["a"]', ["a"]),

@@ -1,0 +1,56 @@
+"""Who is there: the last beat of every host and router, read from the BEATS stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from callboard_broker.connection import Connection
+from callboard_broker.errors import BadInput
+from callboard_broker.reader import Reader
+from callboard_broker.record import Record
+from callboard_broker.streams import Topology, last_sequence
+from callboard_broker.wire import Beat, decode_beat
+from callboard_router.engine import ROUTERS
+
+__all__ = ["Census", "Seen", "take_census"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """One beat. age: seconds since the server stored it."""
+
+    beat: Beat
+    age: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Census:
+    """hosts, routers: by name; those that said goodbye are left out."""
+
+    hosts: list[Seen]
+    routers: list[Seen]
+
+
+async def take_census(
+    connection: Connection, topology: Topology, *, within: float = 20.0
+) -> Census:
+    """Read the beats that are younger than `within` seconds. Raises `StreamMissing`."""
+    beats: dict[tuple[str, str], Seen] = {}
+    last, now_ms = await last_sequence(connection, topology.beats)
+
+    def hear(records: list[Record]) -> None:
+        for record in records:
+            try:
+                beat = decode_beat(record.data)
+            except BadInput:
+                continue  # a beat that nobody can read is nobody's
+            age = max(0.0, now_ms - record.at_ns / 1e6) / 1000
+            beats[beat.pool, beat.host] = Seen(beat=beat, age=age)
+
+    async with Reader(connection, topology.beats, start=1, callback=hear) as reader:
+        await reader.reached(last)
+    alive = [seen for _, seen in sorted(beats.items()) if not seen.beat.gone and seen.age <= within]
+    return Census(
+        hosts=[seen for seen in alive if seen.beat.pool != ROUTERS],
+        routers=[seen for seen in alive if seen.beat.pool == ROUTERS],
+    )

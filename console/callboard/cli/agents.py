@@ -1,0 +1,173 @@
+"""`callboard agents`: runs agent hosts, and lists those that are there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from callboard.census import Census, take_census
+from callboard.cli.loop import run
+from callboard.cli.options import Json, Nats, Prefix, new_app
+from callboard.cli.reaching import link_to
+from callboard.cli.router import LOG_FORMAT
+from callboard.cli.screen import Cell, Screen
+from callboard.connecting import Place, locate
+from callboard_agents import HostOptions, LocalPool, load, run_host
+from callboard_agents.options import host_name
+from callboard_broker.streams import Topology
+from callboard_broker.subjects import SHARED_POOL, Subjects
+
+__all__ = ["app", "host_options", "show_census"]
+
+app = new_app("Run agent hosts, and see which are there.")
+
+_RUN_EPILOG = """callboard agents run my_agents.py
+
+callboard agents run company.reviewers company.writers --processes 4
+
+callboard agents run gpu_agents.py --pool gpu --nats nats://nats:4222
+
+Ctrl-C or SIGTERM lets what runs finish; a second one ends it at once."""
+
+
+@app.command("run", epilog=_RUN_EPILOG)
+def run_agents(
+    modules: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODULE...",
+            help="package.module, path/to/file.py, or either with :name.",
+            show_default=False,
+        ),
+    ],
+    *,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            "--processes",
+            "-n",
+            min=1,
+            max=1000,
+            help="That many processes, each started again when it ends. Else this one works.",
+            show_default=False,
+        ),
+    ] = None,
+    pool: Annotated[str, typer.Option(metavar="NAME", help="Whose work they do.")] = SHARED_POOL,
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Unlike any other host's.", show_default=False),
+    ] = None,
+    nats: Nats = None,
+    prefix: Prefix = None,
+) -> None:
+    """Work on tasks with the agents of MODULE..., until told to stop."""
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, force=True)
+    options = host_options(locate(nats, prefix), pool=pool, name=name)
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)  # as `python -m` has it, and so the processes of a pool
+    if processes is None:
+        run_host(load(modules), options)
+    else:
+        run(_keep(LocalPool(modules, options, hosts=processes)))
+
+
+@app.command(
+    "list",
+    epilog="callboard agents list --json | jq -r '.hosts[].host'\n\n"
+    "A host that has been silent for 20 seconds is not listed.",
+)
+def list_agents(*, nats: Nats = None, prefix: Prefix = None, json: Json = False) -> None:
+    """List the hosts that are there: what they offer, and how busy they are."""
+
+    async def work() -> None:
+        place = locate(nats, prefix)
+        screen = Screen(json=json)
+        async with link_to(place, name="callboard agents") as connection:
+            census = await take_census(connection, Topology(Subjects(place.prefix)))
+        show_census(screen, census)
+
+    run(work())
+
+
+def show_census(screen: Screen, census: Census) -> None:
+    """The table of hosts."""
+    if screen.json:
+        hosts = [
+            {
+                "host": seen.beat.host,
+                "pool": seen.beat.pool,
+                "node": seen.beat.node,
+                "pid": seen.beat.pid,
+                "running": len(seen.beat.holds),
+                "cpu": round(seen.beat.cpu, 3),
+                "memory_mb": round(seen.beat.memory_mb, 1),
+                "silent_seconds": round(seen.age, 3),
+                "offers": seen.beat.offers,
+            }
+            for seen in census.hosts
+        ]
+        screen.document({"hosts": hosts})
+        return
+    if not census.hosts:
+        screen.note("no host is there: start one with `callboard agents run MODULE`")
+        return
+    rows: list[list[Cell]] = [
+        [
+            seen.beat.host,
+            seen.beat.pool,
+            seen.beat.pid,
+            len(seen.beat.holds),
+            f"{seen.beat.memory_mb:.0f} MiB",
+            f"{seen.age:.1f} s",
+            " ".join(sorted(offer.capability for offer in seen.beat.offers)),
+        ]
+        for seen in census.hosts
+    ]
+    columns = ("host", "pool", "pid#", "running#", "memory#", "silent#", "capabilities")
+    screen.table(columns, rows, fold="capabilities")
+
+
+def host_options(place: Place, *, pool: str, name: str | None = None) -> HostOptions:
+    """A host of this board. name: unlike any other host's in its pool."""
+    settings = place.settings
+    return HostOptions(
+        url=place.url,
+        prefix=place.prefix,
+        pool=pool,
+        name=name or host_name(),
+        beat_seconds=settings.lease.beat_seconds,
+        lease_seconds=settings.lease.lease_seconds,
+        drain_seconds=settings.agents.drain_seconds,
+        blob_bytes=settings.payload.blob_bytes,
+        slots_inline=settings.agents.slots_inline,
+        slots_thread=settings.agents.slots_thread,
+        timeout_seconds=settings.agents.timeout_seconds,
+    )
+
+
+async def _keep(pool: LocalPool) -> None:
+    """Run the pool; the first signal drains it, a second one ends it at once."""
+    loop = asyncio.get_running_loop()
+    running = asyncio.current_task()
+    told: list[int] = []
+
+    def tell(number: int) -> None:
+        told.append(number)
+        if len(told) == 1:
+            pool.stop()
+        elif running is not None:
+            running.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, tell, number)
+    try:
+        await pool.run()
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None

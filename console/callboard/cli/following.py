@@ -1,0 +1,80 @@
+"""Waits for a task or workflow and shows its way: a live line on a terminal, else only its end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from callboard.census import take_census
+from callboard.cli.screen import Screen
+from callboard_broker.client import Board
+from callboard_broker.errors import TaskError
+from callboard_broker.handle import Handle, Update
+from callboard_broker.streams import Topology
+
+__all__ = ["follow", "say_if_nobody_offers", "show_result"]
+
+
+async def say_if_nobody_offers(board: Board, capabilities: set[str], screen: Screen) -> None:
+    """Note which capabilities no host offers at the moment: what needs them waits."""
+    census = await take_census(board.connection, Topology(board.subjects))
+    offered = {offer.capability for seen in census.hosts for offer in seen.beat.offers}
+    if missing := sorted(capabilities - offered):
+        names = ", ".join(missing)
+        screen.note(f"no agent offers {names} at the moment: it waits until one does")
+
+
+async def follow(handle: Handle, screen: Screen) -> int:
+    """Print the result, or why there is none; return the exit code."""
+    try:
+        return await _follow(handle, screen)
+    except asyncio.CancelledError:
+        screen.note(f"it goes on without you: callboard status {handle.id}")
+        raise
+
+
+async def _follow(handle: Handle, screen: Screen) -> int:
+    if screen.errors.is_terminal:
+        steps: dict[str, str] = {}
+        with screen.errors.status(f"{handle.id}: {handle.state}") as status:
+            async for update in handle:
+                status.update(_progress(handle, update, steps))
+    try:
+        result = await handle.result()
+    except TaskError as error:
+        failure = handle.error
+        if screen.json:
+            screen.document({"id": handle.id, "state": handle.state, "error": failure})
+        else:
+            screen.note(f"callboard: {error}")
+        return 1
+    if screen.json:
+        screen.document({"id": handle.id, "state": handle.state, "result": result})
+    else:
+        show_result(screen, result)
+    return 0
+
+
+def show_result(screen: Screen, result: Any) -> None:
+    """A text as it is, everything else as JSON: indented for a person, one line in a pipe."""
+    if isinstance(result, str):
+        for line in result.splitlines():
+            screen.line(line)
+        return
+    data = msgspec.json.encode(result)
+    text = msgspec.json.format(data, indent=2) if screen.terminal else data
+    for line in text.decode().splitlines():
+        screen.line(line)
+
+
+def _progress(handle: Handle, update: Update, steps: dict[str, str]) -> str:
+    own = update.task == handle.id
+    if not own and update.state is not None:
+        steps[update.task] = update.state
+    done = sum(state == "succeeded" for state in steps.values())
+    running = sum(state == "running" for state in steps.values())
+    counted = f" · {done} steps done, {running} running" if steps else ""
+    told = "" if update.progress is None else f" · {msgspec.json.encode(update.progress).decode()}"
+    return f"{handle.id}: {handle.state}{counted}{told[:60]}".replace("[", "(")

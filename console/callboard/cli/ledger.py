@@ -1,0 +1,53 @@
+"""`callboard ledger`: the part that answers `status` and `list`, and writes the audit log."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from callboard.board_note import FOLDER
+from callboard.cli.loop import run
+from callboard.cli.options import Nats, Prefix, new_app
+from callboard.cli.ready import ReadyTo, teller
+from callboard.cli.router import LOG_FORMAT
+from callboard.connecting import Place, locate
+from callboard_ledger.serve import LedgerOptions, run_ledger
+
+__all__ = ["app", "ledger_options"]
+
+app = new_app()
+
+
+@app.command(
+    epilog="callboard ledger --nats nats://nats:4222 --store /var/lib/callboard/ledger\n\n"
+    "The directory holds its database and the heads of the audit log; copy those elsewhere now "
+    "and then."
+)
+def ledger(
+    nats: Nats = None,
+    prefix: Prefix = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Its own directory.", show_default=False),
+    ] = None,
+    ready_fd: ReadyTo = None,
+) -> None:
+    """Run the ledger: it answers `status` and `list` and writes the audit log. Ends on SIGTERM."""
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, force=True)
+    options = ledger_options(locate(nats, prefix), store)
+    run(run_ledger(options, ready=teller(ready_fd)))
+
+
+def ledger_options(place: Place, store: Path | None = None) -> LedgerOptions:
+    """A ledger of this board. store: its own directory, instead of what the settings say."""
+    settings = place.settings.ledger
+    return LedgerOptions(
+        url=place.url,
+        prefix=place.prefix,
+        store=store or settings.store or Path(FOLDER, "ledger"),
+        flush_seconds=settings.flush_seconds,
+        batch=settings.batch,
+    )

@@ -1,0 +1,70 @@
+"""`callboard router`: one router. Any further one stands by and takes over."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated
+
+import typer
+
+from callboard.budgets import limits
+from callboard.cli.loop import run_until_told
+from callboard.cli.options import Nats, Prefix, new_app
+from callboard.cli.ready import ReadyTo, teller
+from callboard.connecting import Place, locate
+from callboard_agents.options import host_name
+from callboard_router.decide import Policy
+from callboard_router.liveness import Timing
+from callboard_router.shell import RouterOptions, run_router
+
+__all__ = ["LOG_FORMAT", "app", "router_options"]
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+
+app = new_app()
+
+
+@app.command(
+    epilog="callboard router --nats nats://nats:4222\n\nStart a second one on another machine: "
+    "it stands by, and takes over when the first falls silent."
+)
+def router(
+    nats: Nats = None,
+    prefix: Prefix = None,
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Unlike any other router's.", show_default=False),
+    ] = None,
+    ready_fd: ReadyTo = None,
+) -> None:
+    """Run a router, the part that decides who works on what. Ends on SIGTERM."""
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, force=True)
+    options = router_options(locate(nats, prefix), name)
+    run_until_told(run_router(options, ready=teller(ready_fd)))
+
+
+def router_options(place: Place, name: str | None = None) -> RouterOptions:
+    """A router of this board. name: unlike any other router's."""
+    settings = place.settings
+    lease = settings.lease
+    policy = Policy(
+        limits=limits(settings),
+        timing=Timing(
+            beat=lease.beat_seconds,
+            suspect=lease.suspect_seconds,
+            lease=lease.lease_seconds,
+            start=lease.start_seconds,
+        ),
+        pools={tenant: pool for pool, tenants in settings.pools.items() for tenant in tenants},
+        lost_limit=lease.lost_limit,
+        max_items=settings.workflow.max_items,
+        standby=settings.router.standby_seconds,
+        unresolved=settings.router.unresolved_seconds,
+    )
+    return RouterOptions(
+        url=place.url,
+        name=name or f"router-{host_name()}",
+        policy=policy,
+        prefix=place.prefix,
+        replicas=settings.journal.replicas,
+    )

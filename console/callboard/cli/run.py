@@ -1,0 +1,79 @@
+"""`callboard run`: posts a workflow from a YAML file and follows it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from callboard.cli.following import follow, say_if_nobody_offers
+from callboard.cli.loop import run as run_coroutine
+from callboard.cli.options import Json, Nats, Prefix, Tenant, new_app
+from callboard.cli.reaching import reach
+from callboard.cli.screen import Screen
+from callboard_broker.errors import BadInput
+from callboard_broker.workflow import Workflow
+
+__all__ = ["app"]
+
+app = new_app()
+
+_EPILOG = """callboard run review.yaml --input root=./src --input depth=3
+
+callboard run nightly.yaml --tenant acme --no-wait
+
+Values of --input are JSON where they can be read so, and text otherwise. Exit code 1: the \
+workflow failed. Ctrl-C leaves it running: `callboard status ID` finds it again."""
+
+
+@app.command(epilog=_EPILOG)
+def run(  # noqa: PLR0913  each is an option of the command
+    workflow: Annotated[
+        Path, typer.Argument(metavar="WORKFLOW.yaml", help="Its steps.", show_default=False)
+    ],
+    *,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", "-i", metavar="KEY=VALUE", help="What it refers to as inputs."),
+    ] = None,
+    tenant: Tenant = "default",
+    key: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="Post it once only, whoever repeats.", show_default=False),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the result.")] = True,
+    nats: Nats = None,
+    prefix: Prefix = None,
+    json: Json = False,
+) -> None:
+    """Post a workflow: steps that depend on each other, run by the router, whoever goes away."""
+    flow = Workflow.load(workflow)
+    values = dict(_pair(text) for text in inputs or ())
+    needed = {step.capability for step in flow.spec(values).steps}
+
+    async def work() -> int:
+        screen = Screen(json=json)
+        async with reach(nats, prefix, name="callboard run", tenant=tenant) as board:
+            handle = await board.run(flow, values, key=key)
+            await say_if_nobody_offers(board, needed, screen)
+            if wait:
+                return await follow(handle, screen)
+            if json:
+                screen.document({"id": handle.id, "tenant": tenant})
+            else:
+                screen.line(handle.id)
+            return 0
+
+    raise typer.Exit(run_coroutine(work()))
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise BadInput("input", f"{text!r} is not KEY=VALUE")
+    try:
+        return name, msgspec.json.decode(value)
+    except msgspec.MsgspecError:
+        return name, value

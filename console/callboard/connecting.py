@@ -1,0 +1,86 @@
+"""Finds the board and connects to it: a URL, else CALLBOARD_NATS_URL or `./config/`, else the
+running `callboard up` of this project, else 127.0.0.1:4222.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from callboard.board_note import BoardNote, find_note
+from callboard_broker import client
+from callboard_config import Settings, load_settings
+
+__all__ = ["Place", "connect", "locate"]
+
+_DEFAULT_URL = "nats://127.0.0.1:4222"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a board is. origin: what said so. note: of the `callboard up` that runs it, if any."""
+
+    url: str
+    prefix: str
+    origin: str
+    settings: Settings
+    note: BoardNote | None = None
+
+
+def locate(
+    url: str | None = None,
+    prefix: str | None = None,
+    *,
+    overrides: Mapping[str, object] | None = None,
+) -> Place:
+    """Say where the board is. overrides: as in `load_settings`. Raises `SettingsError`."""
+    given = {**(overrides or {}), "nats.url": url, "board.prefix": prefix}
+    settings = load_settings(overrides=given)
+    note = None if settings.nats.url is not None else find_note()
+    found = settings.board.prefix
+    if settings.nats.url is not None:
+        where, origin = settings.nats.url, settings.origin("nats.url")
+    elif note is not None:
+        where, origin = note.url, f"the running `callboard up` (process {note.pid})"
+        if settings.origin("board.prefix").startswith("default"):
+            found = note.prefix
+    else:
+        where, origin = _DEFAULT_URL, "default"
+    return Place(url=where, prefix=found, origin=origin, settings=settings, note=note)
+
+
+@asynccontextmanager
+async def connect(
+    url: str | None = None,
+    *,
+    tenant: str = "default",
+    prefix: str | None = None,
+    name: str = "callboard client",
+    tries_seconds: float = 5.0,
+) -> AsyncIterator[client.Board]:
+    """Connect to a board; it is closed at the end of the `async with`.
+
+    tenant: of posts that name none. name: shown by the server's monitoring. tries_seconds: how
+    long to try before `BoardUnreachable`. Raises also `SettingsError`, `BadInput`.
+    """
+    place = locate(url, prefix)
+    options = client.BoardOptions(
+        tenant=tenant,
+        prefix=place.prefix,
+        name=name,
+        post_bytes=place.settings.payload.post_bytes,
+    )
+    raised: BaseException | None = None
+    try:
+        async with client.connect(place.url, options, tries_seconds=tries_seconds) as board:
+            try:
+                yield board
+            except BaseException as error:
+                raised = error
+                raise
+    except BaseExceptionGroup as group:
+        # The board keeps a task group; what the caller's own block raises shall leave it as it is.
+        if raised is not None and group.exceptions == (raised,):
+            raise raised from None
+        raise

@@ -1,0 +1,205 @@
+"""A whole board on this machine: server, routers, ledger and agents, each a process of its own.
+
+What ends is started again, on the same store and port. At the end the agents drain first, then
+ledger, routers and server stop, so that nothing is left that could still be stored. The kernel
+ends every process when this one is killed (`callboard_broker.child`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Self
+
+from callboard.keeper import Keeper, PartFailed
+from callboard_broker.errors import ServerFailed
+from callboard_broker.server import EmbeddedServer, ServerOptions
+
+__all__ = ["PartFailed", "Stack", "StackOptions"]
+
+_FIRST_PAUSE = 0.2
+_LONGEST_PAUSE = 10.0
+_DRAIN_SPARE_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackOptions:
+    """What a board consists of.
+
+    folder: for data and logs; created with mode 0700. url: of a server that runs already; without
+    it one is started on host:port. agents: modules, each served by `processes` hosts.
+    env: further environment of the Python parts. server_store, ledger_store: other directories.
+    """
+
+    folder: Path
+    prefix: str = "cb"
+    url: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 0
+    sync: Literal["default", "always"] = "default"
+    server_store: Path | None = None
+    ledger_store: Path | None = None
+    routers: int = 1
+    agents: Sequence[str] = ()
+    processes: int = 2
+    drain_seconds: float = 30.0
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+class Stack:
+    """`async with` starts everything and returns when router and ledger are ready; the end stops
+    everything in order. `wait` raises when a part cannot be kept alive.
+
+    told: hears what happens, as (part, text). Start it from the main thread. Raises
+    `ServerFailed`, `StoreLocked`, `PartFailed`.
+    """
+
+    def __init__(self, options: StackOptions, told: Callable[[str, str], None]) -> None:
+        self.options = options
+        self.url = options.url or ""
+        self._told = told
+        self._server: EmbeddedServer | None = None
+        self._keepers: list[Keeper] = []
+        self._hosts: Keeper | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = False
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """Process ids by part, of those that live now."""
+        found = {keeper.name: pid for keeper in self._keepers if (pid := keeper.pid) is not None}
+        if self._server is not None and self._server.running:
+            found = {"nats-server": self._server.pid, **found}
+        return found
+
+    @property
+    def logs(self) -> Path:
+        """The directory of the parts' logs."""
+        return self.options.folder / "logs"
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(self, *raised: object) -> None:
+        await self._stop()
+
+    async def wait(self) -> None:
+        """Wait until a part fails for good, and raise why."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+
+    async def _start(self) -> None:
+        options = self.options
+        options.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.logs.mkdir(mode=0o700, exist_ok=True)
+        if options.url is None:
+            store = options.server_store or options.folder / "nats"
+            self._server = EmbeddedServer(
+                ServerOptions(store=store, host=options.host, port=options.port, sync=options.sync)
+            )
+            await self._server.astart()
+            self.url = self._server.url
+            self._tasks.append(asyncio.create_task(self._keep_server(self._server)))
+        for keeper in self._make_keepers():
+            self._keepers.append(keeper)
+            self._tasks.append(asyncio.create_task(keeper.keep(), name=keeper.name))
+        ready = asyncio.create_task(self._all_ready())
+        try:
+            await asyncio.wait([ready, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in self._tasks:
+                if task.done():
+                    task.result()
+        finally:
+            ready.cancel()
+
+    async def _all_ready(self) -> None:
+        for keeper in self._keepers:
+            await keeper.ready.wait()
+
+    def _make_keepers(self) -> list[Keeper]:
+        options = self.options
+        place = ["--nats", self.url, "--prefix", options.prefix]
+        ledger = str(options.ledger_store or options.folder / "ledger")
+        env = {**os.environ, **options.env}
+        # The command line says it already; a second word on it could only contradict.
+        env.pop("CALLBOARD_NATS_URL", None)
+        env.pop("CALLBOARD_NATS__URL", None)
+        numbers = range(1, options.routers + 1)
+        names = ["router"] if options.routers == 1 else [f"router-{n}" for n in numbers]
+        keepers = [
+            Keeper(name, ["router", *place], log=self._log(name), env=env, told=self._told)
+            for name in names
+        ]
+        keepers.append(
+            Keeper(
+                "ledger",
+                ["ledger", *place, "--store", ledger],
+                log=self._log("ledger"),
+                env=env,
+                told=self._told,
+            )
+        )
+        if options.agents:
+            count = str(options.processes)
+            self._hosts = Keeper(
+                "agents",
+                ["agents", "run", *options.agents, "--processes", count, *place],
+                log=self._log("agents"),
+                env=env,
+                told=self._told,
+                tells_ready=False,
+                grace_seconds=options.drain_seconds + _DRAIN_SPARE_SECONDS,
+            )
+            keepers.append(self._hosts)
+        return keepers
+
+    def _log(self, name: str) -> Path:
+        return self.logs / f"{name}.log"
+
+    async def _keep_server(self, server: EmbeddedServer) -> None:
+        pause = _FIRST_PAUSE
+        while True:
+            code = await server.wait()
+            if self._stopping:
+                return
+            self._told("nats-server", f"ended (code {code}); it starts again on {self.url}")
+            while True:
+                try:
+                    await server.astart()
+                    break
+                except ServerFailed as error:
+                    self._told("nats-server", f"does not start: {error}")
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, _LONGEST_PAUSE)
+            pause = _FIRST_PAUSE
+
+    async def _stop(self) -> None:
+        self._stopping = True
+        try:
+            order = sorted(self._keepers, key=lambda keeper: _STOPS.index(_kind(keeper.name)))
+            for keeper in order:
+                await keeper.stop()
+        finally:
+            for keeper in self._keepers:
+                keeper.kill()
+            for task in self._tasks:
+                task.cancel()
+            if self._server is not None:
+                self._server.stop()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+_STOPS = ("agents", "ledger", "router")
+
+
+def _kind(name: str) -> str:
+    return name.partition("-")[0]

@@ -1,0 +1,347 @@
+"""The ledger as its askers meet it: answers, isolation of tenants, bad questions, outages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from callboard_broker.connection import Connection, open_link
+from callboard_broker.errors import StoreLocked
+from callboard_broker.publisher import Publisher
+from callboard_broker.streams import Topology, ensure_streams
+from callboard_broker.subjects import Subjects
+from callboard_broker.wire import (
+    BlobRef,
+    Dispatch,
+    Epoch,
+    FlowRun,
+    Merged,
+    Outcome,
+    Post,
+    Settled,
+    Step,
+    encode,
+)
+from callboard_ledger.heads import HeadFile
+from callboard_ledger.serve import LedgerOptions, run_ledger
+from callboard_ledger.verify import verify_board
+from tests.servers import NatsServer
+
+_BLOB = BlobRef("b1", 100_000, "0" * 64)
+
+
+class Board:
+    """Writes what posters, a router and a host would write, and asks the ledger."""
+
+    def __init__(self, link: Connection, publisher: Publisher, subjects: Subjects) -> None:
+        self.link = link
+        self.publisher = publisher
+        self.subjects = subjects
+        self.epoch = 0
+
+    async def put(self, subject: str, message: object) -> int:
+        data = message if isinstance(message, bytes) else encode(message)
+        return await self.publisher.put(subject, data)
+
+    async def begin_epoch(self) -> None:
+        self.epoch = await self.put(self.subjects.epoch, Epoch("router-1", 1))
+
+    async def post(self, tenant: str = "acme", payload: bytes = b'{"file":"a.py"}') -> str:
+        subject = self.subjects.task(tenant, "review")
+        return str(await self.put(subject, Post(payload=msgspec.Raw(payload))))
+
+    async def dispatch(self, task: str, tenant: str = "acme", **carried: Any) -> None:
+        subject = self.subjects.dispatch(tenant, "shared", "review")
+        await self.put(subject, Dispatch(task, 1, "s", self.epoch, 3, 0, 20.0, **carried))
+
+    async def outcome(self, task: str, tenant: str = "acme", **carried: Any) -> None:
+        outcome = Outcome(task, 1, "s", "host-1", 1, 2, **carried)
+        await self.put(self.subjects.run(tenant, "outcome", 3), outcome)
+
+    async def run_task(self, tenant: str = "acme") -> str:
+        task = await self.post(tenant)
+        await self.dispatch(task, tenant)
+        await self.outcome(task, tenant, result=msgspec.Raw(b'{"ok":true}'))
+        return task
+
+    async def ask(self, verb: str, question: object, tenant: str = "acme") -> Any:
+        data = question if isinstance(question, bytes) else encode(question)
+        reply = await self.link.request(self.subjects.ask(tenant, verb), data, timeout=15)
+        return msgspec.json.decode(reply.data)
+
+    async def status(self, task: str, tenant: str = "acme", **more: object) -> Any:
+        return await self.ask("status", {"id": task, "fresh": True, **more}, tenant)
+
+    async def position(self, **wanted: int | bool) -> Any:
+        """The ledger's position, once it has audited `audited` events or met a `problem`."""
+        while True:
+            answer = await self.ask("position", {}, "all")
+            problem = "audit_problem" in answer
+            if answer["audited"] >= wanted.get("audited", 0) and problem == wanted.get(
+                "problem", False
+            ):
+                return answer
+
+
+def options_of(nats: NatsServer, directory: Path, **more: Any) -> LedgerOptions:
+    return LedgerOptions(url=nats.url, prefix=nats.prefix, store=directory / "ledger", **more)
+
+
+@asynccontextmanager
+async def running(options: LedgerOptions) -> AsyncIterator[None]:
+    """A ledger in this process, stopped in order at the end."""
+    ready, stop = asyncio.Event(), asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(run_ledger(options, ready=ready.set, stop=stop))
+        await ready.wait()
+        yield
+        stop.set()
+
+
+@asynccontextmanager
+async def opened(nats: NatsServer) -> AsyncIterator[Board]:
+    async with open_link(nats.url, name="test") as link, Publisher(link) as publisher:
+        subjects = Subjects(nats.prefix)
+        await ensure_streams(link, Topology(subjects))
+        board = Board(link, publisher, subjects)
+        await board.begin_epoch()
+        yield board
+
+
+async def test_a_task_is_told_with_its_result_and_on_demand_its_payload(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    async with running(options_of(nats, tmp_path)), opened(nats) as board:
+        task = await board.run_task()
+        answer = await board.status(task)
+        assert answer["kind"] == "task"
+        assert (answer["state"], answer["host"], answer["attempt"]) == ("succeeded", "host-1", 1)
+        assert answer["result"] == {"ok": True}
+        assert answer["posted_at"] <= answer["dispatched_at"] <= answer["ended_at"]
+        assert "payload" not in answer
+        assert (await board.status(task, payload=True))["payload"] == {"file": "a.py"}
+        assert "result" not in await board.status(task, result=False)
+
+
+async def test_what_is_long_is_told_as_a_reference(nats: NatsServer, tmp_path: Path) -> None:
+    async with running(options_of(nats, tmp_path)), opened(nats) as board:
+        task = str(await board.put(board.subjects.task("acme", "review"), Post(blob=_BLOB)))
+        await board.dispatch(task)
+        await board.outcome(task, blob=_BLOB)
+        answer = await board.status(task, payload=True)
+        assert answer["result_blob"] == answer["payload_blob"] == msgspec.to_builtins(_BLOB)
+        assert "result" not in answer
+        assert "payload" not in answer
+
+
+async def test_a_workflow_is_told_with_its_steps_and_each_step_is_a_task(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    async with running(options_of(nats, tmp_path)), opened(nats) as board:
+        run = FlowRun("nightly", [Step("plan", "review"), Step("report", "review", after=["plan"])])
+        flow = str(await board.put(board.subjects.flow("acme", "run"), run))
+        step = f"{flow}.plan.0"
+        await board.dispatch(step, payload=msgspec.Raw(b"[1,2]"))
+        answer = await board.status(flow)
+        assert (answer["kind"], answer["state"], answer["name"]) == ("flow", "running", "nightly")
+        assert [(s["id"], s["state"], s["running"]) for s in answer["steps"]] == [
+            ("plan", "running", 1),
+            ("report", "waiting", 0),
+        ]
+        await board.outcome(step, result=msgspec.Raw(b"3"))
+        answer = await board.status(step, payload=True)
+        assert (answer["payload"], answer["result"], answer["flow"]) == ([1, 2], 3, flow)
+        settled = Settled(flow, board.epoch, "succeeded", result=msgspec.Raw(b"[3]"))
+        await board.put(board.subjects.run("acme", "settled", 3), settled)
+        answer = await board.status(flow, payload=True)
+        assert (answer["state"], answer["result"], answer["payload"]) == ("succeeded", [3], {})
+
+
+async def test_a_repeated_post_is_answered_with_the_task_that_it_repeats(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    async with running(options_of(nats, tmp_path)), opened(nats) as board:
+        first, again = await board.run_task(), await board.post()
+        merged = Merged(again, first, board.epoch)
+        await board.put(board.subjects.run("acme", "merged", 3), merged)
+        answer = await board.status(again)
+        assert (answer["id"], answer["same_as"], answer["result"]) == (first, first, {"ok": True})
+
+
+async def test_a_tenant_sees_its_own_rows_and_an_operator_sees_all(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    async with running(options_of(nats, tmp_path)), opened(nats) as board:
+        mine, theirs = await board.run_task("acme"), await board.run_task("globex")
+        assert (await board.status(theirs, "acme"))["error"]["type"] == "UnknownTask"
+        assert (await board.status("404404", "acme"))["error"]["type"] == "UnknownTask"
+        assert (await board.status(theirs, "all"))["state"] == "succeeded"
+        listed = {
+            tenant: [row["id"] for row in (await board.ask("list", {}, tenant))["items"]]
+            for tenant in ("acme", "globex", "all")
+        }
+        assert listed == {"acme": [mine], "globex": [theirs], "all": [theirs, mine]}
+
+
+async def test_a_list_is_filtered_and_paged(nats: NatsServer, tmp_path: Path) -> None:
+    async with running(options_of(nats, tmp_path)), opened(nats) as board:
+        done = [await board.run_task() for _ in range(5)]
+        waiting = await board.post()
+        answer = await board.ask("list", {"fresh": True, "limit": 3})
+        assert [row["id"] for row in answer["items"]] == [waiting, done[4], done[3]]
+        answer = await board.ask("list", {"before": done[3], "limit": 1000})
+        assert [row["id"] for row in answer["items"]] == [done[2], done[1], done[0]]
+        answer = await board.ask("list", {"state": "waiting", "kind": "task"})
+        assert [row["id"] for row in answer["items"]] == [waiting]
+        assert answer["position"] == int(waiting)
+
+
+async def test_a_fresh_answer_knows_everything_that_was_stored_before_the_question(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    options = options_of(nats, tmp_path, flush_seconds=5, batch=100_000)
+    async with running(options), opened(nats) as board:
+        for _ in range(20):
+            for _ in range(50):
+                board.publisher.publish(board.subjects.task("acme", "review"), b"{}")
+            task = await board.post()
+            assert (await board.status(task))["state"] == "waiting"
+
+
+@pytest.mark.parametrize(
+    ("verb", "question", "field"),
+    [
+        ("status", b"", "id"),
+        ("status", b"\xff\x00", "question"),
+        ("status", b"[" * 50_000, "question"),
+        ("status", b'{"id": 17}', "id"),
+        ("status", b'{"id": "1", "frehs": true}', "frehs"),
+        ("list", b'{"limit": 100000}', "limit"),
+        ("list", b'{"state": "done"}', "state"),
+        ("list", b'{"before": "\' OR 1=1 --"}', "before"),
+    ],
+)
+async def test_a_bad_question_is_answered_with_the_field_that_is_wrong_and_stops_nothing(
+    nats: NatsServer, tmp_path: Path, verb: str, question: bytes, field: str
+) -> None:
+    async with running(options_of(nats, tmp_path)), opened(nats) as board:
+        answer = await board.ask(verb, question)
+        assert answer["error"]["type"] == "BadInput"
+        assert field in answer["error"]["field"] + answer["error"]["message"]
+        assert (await board.status(await board.run_task()))["state"] == "succeeded"
+
+
+async def test_rubbish_in_the_journal_stops_nothing(nats: NatsServer, tmp_path: Path) -> None:
+    async with running(options_of(nats, tmp_path)), opened(nats) as board:
+        prefix = board.subjects.prefix
+        refused = str(await board.put(f"{prefix}.task.acme.review", b"\xff{"))
+        for subject in ("task.ACME.x", "run.acme.outcome.9", "run.epoch", "flow.acme.run", "run.x"):
+            await board.put(f"{prefix}.{subject}", b"[" * 1_000)
+        assert (await board.status(await board.run_task()))["state"] == "succeeded"
+        assert (await board.status(refused, payload=True))["error"]["type"] == "BadInput"
+        assert (await board.position())["malformed"] == 6
+
+
+async def test_everything_is_saved_and_audited_when_it_stops(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    options = options_of(nats, tmp_path, flush_seconds=30, batch=100_000)
+    async with opened(nats) as board:
+        async with running(options):
+            task = await board.run_task()
+            assert (await board.status(task))["state"] == "succeeded"
+        heads = HeadFile(options.store).all()
+        report = await verify_board(board.link, Topology(board.subjects), heads)
+        assert (report.ok, report.anchored, report.unaudited_tail) == (True, True, 0)
+        async with running(options):
+            position = await board.position()
+            assert position["position"] == position["last"] == position["audited"] == 4
+            assert (await board.status(task))["result"] == {"ok": True}
+
+
+async def test_a_killed_server_costs_no_event_and_no_answer_afterwards(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    options = options_of(nats, tmp_path)
+    async with running(options), opened(nats) as board:
+        for _ in range(3):
+            before = await board.run_task()
+            restored = asyncio.Event()
+            forget = board.link.at_restore(restored.set)
+            nats.kill()
+            nats.restart()
+            await restored.wait()
+            forget()
+            after = await board.run_task()
+            assert (await board.status(before))["state"] == "succeeded"
+            assert (await board.status(after))["state"] == "succeeded"
+        last = (await board.position())["last"]
+        await board.position(audited=last)
+        report = await verify_board(board.link, Topology(board.subjects))
+        assert report.ok
+        assert report.audited == last
+
+
+async def test_two_ledgers_share_a_board_but_not_a_directory(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    first = options_of(nats, tmp_path / "a", flush_seconds=0.002, batch=3)
+    second = options_of(nats, tmp_path / "b", flush_seconds=0.003, batch=5)
+    async with running(first), running(second), opened(nats) as board:
+        with pytest.raises(StoreLocked):
+            await run_ledger(first, stop=asyncio.Event())
+        for _ in range(100):
+            await board.run_task()
+        await board.position(audited=301)
+        report = await verify_board(board.link, Topology(board.subjects))
+        assert report.ok
+        assert report.audited == 301
+
+
+async def test_an_audit_log_that_was_replaced_while_it_ran_is_not_extended(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    options = options_of(nats, tmp_path)
+    async with opened(nats) as board:
+        topology = Topology(board.subjects)
+        async with running(options):
+            await board.run_task()
+            await board.position(audited=4)
+            await board.link.api(f"STREAM.DELETE.{topology.audit}")
+            await ensure_streams(board.link, topology)
+            task = await board.run_task()
+            assert "was cut" in (await board.position(problem=True))["audit_problem"]
+            assert (await board.status(task))["state"] == "succeeded"
+        async with running(options):
+            problem = (await board.position(problem=True))["audit_problem"]
+            assert "move audit-head.json" in problem
+        (options.store / "audit-head.json").unlink()
+        async with running(options):
+            await board.position(audited=7)
+        assert not (await verify_board(board.link, topology, HeadFile(options.store).all())).ok
+
+
+async def test_a_journal_that_was_replaced_is_folded_from_its_beginning(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    options = options_of(nats, tmp_path)
+    async with opened(nats) as board:
+        async with running(options):
+            task = await board.run_task()
+            assert (await board.status(task))["state"] == "succeeded"
+        topology = Topology(board.subjects)
+        await board.link.api(f"STREAM.DELETE.{topology.journal}")
+        await ensure_streams(board.link, topology)
+        await board.begin_epoch()
+        await board.post("globex")
+        async with running(options):
+            assert (await board.status("2", "globex"))["state"] == "waiting"
+            assert len((await board.ask("list", {}, "all"))["items"]) == 1
+            problem = (await board.position(problem=True))["audit_problem"]
+            assert "replaced" in problem

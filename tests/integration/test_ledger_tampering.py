@@ -1,0 +1,215 @@
+"""Somebody changes what the server has on its disk, or removes it by its API: verifying says so."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from callboard_broker.connection import Connection, open_link
+from callboard_broker.publisher import Publisher
+from callboard_broker.streams import Topology
+from callboard_broker.subjects import Subjects
+from callboard_broker.wire import Epoch, encode
+from callboard_ledger.heads import HeadFile
+from callboard_ledger.serve import LedgerOptions, run_ledger
+from callboard_ledger.verify import VerifyReport, verify_board
+from tests.servers import NatsServer
+
+_EVENTS = 60
+_TARGET = 30  # an event in the middle; its post carries the marks below
+_HEADERS = b"NATS/1.0\r\nTrace: mark-header\r\n\r\n"
+
+
+class Board:
+    """A board on a server of the test's own, with a ledger that has audited everything."""
+
+    def __init__(self, nats: NatsServer, directory: Path) -> None:
+        self.nats = nats
+        self.topology = Topology(Subjects(nats.prefix))
+        self.options = LedgerOptions(url=nats.url, prefix=nats.prefix, store=directory / "ledger")
+        self.heads = HeadFile(self.options.store)
+
+    async def record(self, events: int = _EVENTS) -> None:
+        """Post `events` events while a ledger runs, until it has audited them."""
+        ready, stop = asyncio.Event(), asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(run_ledger(self.options, ready=ready.set, stop=stop))
+            await ready.wait()
+            async with open_link(self.nats.url, name="test") as link, Publisher(link) as publisher:
+                subjects = self.topology.subjects
+                await publisher.put(subjects.epoch, encode(Epoch("router-1", 1)))
+                for number in range(2, events + 1):
+                    marked = number == _TARGET
+                    await publisher.put(
+                        subjects.task("acme", "mark-subject" if marked else "review"),
+                        b'{"payload":"mark-payload"}' if marked else b'{"payload":%d}' % number,
+                        headers=_HEADERS if marked else b"",
+                    )
+            stop.set()
+
+    async def verify(self) -> VerifyReport:
+        async with open_link(self.nats.url, name="auditor") as link:
+            return await verify_board(link, self.topology, self.heads.all())
+
+    async def call(self, verb: str, body: object = None) -> None:
+        async with open_link(self.nats.url, name="intruder") as link:
+            await link.api(verb, body)
+
+    def messages(self, stream: str) -> Path:
+        """The stream's one block of messages on the server's disk."""
+        store = self.nats.embedded.options.store / "jetstream" / "$G" / "streams" / stream / "msgs"
+        (block,) = store.glob("*.blk")
+        return block
+
+    def tamper(self, stream: str, change: Callable[[bytearray], None]) -> None:
+        """Change the block while the server is stopped, and make the server read it anew."""
+        self.nats.stop()
+        block = self.messages(stream)
+        data = bytearray(block.read_bytes())
+        change(data)
+        block.write_bytes(data)
+        (block.parent / "index.db").unlink(missing_ok=True)
+        self.nats.restart()
+
+
+@pytest.fixture
+def board(nats: NatsServer, tmp_path: Path) -> Board:
+    recorded = Board(nats, tmp_path)
+    uvloop.run(recorded.record())
+    return recorded
+
+
+def flip(mark: bytes, offset: int = 0) -> Callable[[bytearray], None]:
+    def change(data: bytearray) -> None:
+        place = data.index(mark) + offset
+        data[place] ^= 0x01
+
+    return change
+
+
+def named(report: VerifyReport) -> set[int]:
+    """The events that the findings name."""
+    events = (finding for finding in report.findings if finding.kind.startswith("event-"))
+    return {seq for found in events for seq in range(found.first, found.last + 1)}
+
+
+def test_an_untouched_store_verifies_also_after_a_restart_of_server_and_ledger(
+    board: Board,
+) -> None:
+    board.nats.restart()
+    uvloop.run(board.record(20))
+    report = uvloop.run(board.verify())
+    assert report.findings == []
+    assert report.ok
+    assert report.anchored
+    assert (report.events, report.audited, report.unaudited_tail) == (80, 80, 0)
+
+
+@pytest.mark.parametrize(
+    ("mark", "offset"),
+    [(b"mark-payload", 3), (b"mark-subject", 3), (b"mark-header", 3), (b"task.acme.mark", -40)],
+    ids=["payload", "subject", "header", "time"],
+)
+def test_one_flipped_byte_in_the_journal_is_named(board: Board, mark: bytes, offset: int) -> None:
+    if offset < 0:  # the subject stands behind its length (2 bytes) and the time (8)
+        mark, offset = f"{board.nats.prefix}.{mark.decode()}".encode(), -6
+    board.tamper(board.topology.journal, flip(mark, offset))
+    report = uvloop.run(board.verify())
+    assert not report.ok
+    assert _TARGET in named(report)
+
+
+@pytest.mark.parametrize("mark", [b'"leaves":[[1,"', b'"head":"', b'"previous":"', b".audit."])
+def test_one_flipped_byte_in_the_audit_log_is_named(board: Board, mark: bytes) -> None:
+    board.tamper(board.topology.audit, flip(mark, len(mark)))
+    report = uvloop.run(board.verify())
+    assert not report.ok
+    assert {finding.kind for finding in report.findings} & {
+        "batch-changed",
+        "batch-missing",
+        "audit-cut",
+        "audit-rewritten",
+    }
+
+
+def test_an_audit_log_whose_end_was_cut_off_is_found(board: Board) -> None:
+    uvloop.run(board.record(20))
+
+    def cut(data: bytearray) -> None:
+        del data[data.rindex(b'{"v":1') - 40 :]
+
+    board.tamper(board.topology.audit, cut)
+    report = uvloop.run(board.verify())
+    assert {finding.kind for finding in report.findings} == {"audit-cut"}
+
+
+def test_a_deleted_event_is_named(board: Board) -> None:
+    uvloop.run(board.call(f"STREAM.MSG.DELETE.{board.topology.journal}", {"seq": _TARGET}))
+    report = uvloop.run(board.verify())
+    assert [(f.kind, f.first, f.last) for f in report.findings] == [
+        ("event-missing", _TARGET, _TARGET)
+    ]
+
+
+def test_a_purged_journal_is_named(board: Board) -> None:
+    uvloop.run(board.call(f"STREAM.PURGE.{board.topology.journal}", {"keep": 10}))
+    report = uvloop.run(board.verify())
+    assert [(f.kind, f.first, f.last) for f in report.findings] == [("event-missing", 1, 50)]
+    uvloop.run(board.call(f"STREAM.PURGE.{board.topology.journal}"))
+    report = uvloop.run(board.verify())
+    assert {finding.kind for finding in report.findings} == {"journal-replaced"}
+
+
+def test_a_journal_that_was_replaced_is_named_and_the_log_is_not_extended(board: Board) -> None:
+    async def replace() -> None:
+        async with open_link(board.nats.url, name="intruder") as link:
+            await link.api(f"STREAM.DELETE.{board.topology.journal}")
+
+    uvloop.run(replace())
+    uvloop.run(board.record(_EVENTS + 20))
+    report = uvloop.run(board.verify())
+    assert {finding.kind for finding in report.findings} == {"journal-replaced"}
+    assert (report.audited, report.unaudited_tail) == (_EVENTS, 20)
+
+
+def test_the_server_refuses_to_delete_from_the_audit_log(board: Board) -> None:
+    async def attempts(link: Connection) -> list[str]:
+        refused = []
+        for verb, body in (
+            (f"STREAM.MSG.DELETE.{board.topology.audit}", {"seq": 1}),
+            (f"STREAM.PURGE.{board.topology.audit}", None),
+        ):
+            try:
+                await link.api(verb, body)
+            except RuntimeError as error:
+                refused.append(str(error))
+        return refused
+
+    async def run() -> list[str]:
+        async with open_link(board.nats.url, name="intruder") as link:
+            return await attempts(link)
+
+    assert len(uvloop.run(run())) == 2
+
+
+def test_an_audit_log_that_was_written_anew_with_the_journal_is_found(board: Board) -> None:
+    async def forge() -> None:
+        async with open_link(board.nats.url, name="intruder") as link:
+            for stream in (board.topology.journal, board.topology.audit):
+                await link.api(f"STREAM.DELETE.{stream}")
+
+    kept = board.options.store / "audit-head.json"
+    shutil.copy(kept, board.options.store.parent / "kept-elsewhere.json")
+    uvloop.run(forge())
+    for path in board.options.store.iterdir():
+        path.unlink()
+    uvloop.run(board.record())
+    assert uvloop.run(board.verify()).ok
+    shutil.copy(board.options.store.parent / "kept-elsewhere.json", kept)
+    report = uvloop.run(board.verify())
+    assert {finding.kind for finding in report.findings} & {"audit-cut", "audit-rewritten"}

@@ -1,0 +1,136 @@
+"""The invariants of DESIGN.md in worlds full of faults, and proof that the checker sees defects.
+
+A failing seed prints its trace and replays exactly: `simulate(SEED)`. CALLBOARD_SIM_SEEDS=N runs N
+seeds, CALLBOARD_SLOW=1 a thousand.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from callboard_agents.attempts import Attempts, Refuse, Start
+from callboard_broker import rule
+from callboard_broker.wire import Dispatch, Lost, Outcome
+from callboard_router import budget, decide, fold
+from callboard_router.decide import Desk
+from callboard_router.engine import Engine
+from callboard_router.proposals import Proposal
+from callboard_router.state import State, Task
+from tests.simulation.router import Router
+from tests.simulation.scenario import Report, simulate
+from tests.simulation.world import STEPS, Violation
+
+_FAST = 60
+_SLOW = 1000
+_SEEDS = int(os.environ.get("CALLBOARD_SIM_SEEDS", "0"))
+
+
+def _run(seeds: range) -> list[Report]:
+    return [simulate(seed) for seed in seeds]
+
+
+def test_every_invariant_holds_in_worlds_full_of_faults():
+    reports = _run(range(_SEEDS or _FAST))
+    struck = sum((report.struck for report in reports), Counter[tuple[str, str]]())
+    assert len(struck) > 60
+    assert sum(report.server_crashes for report in reports) > 30
+    assert sum(report.overtakes for report in reports) > 10, "no fan-out went item by item"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif("CALLBOARD_SLOW" not in os.environ, reason="set CALLBOARD_SLOW=1")
+def test_every_invariant_holds_in_a_thousand_worlds_with_a_kill_at_every_step():
+    struck: Counter[str] = Counter()
+    for seed in range(_FAST, _SLOW):
+        for (step, kind), times in simulate(seed).struck.items():
+            struck[step] += times if kind in ("crash", "server") else 0
+    assert [step for step in STEPS if not struck[step]] == []
+
+
+def test_a_seed_replays_exactly():
+    first, second = simulate(3), simulate(3)
+    assert first == second
+
+
+def _caught(seeds: int = 300) -> str:
+    """The invariant by which the planted defect is found."""
+    for seed in range(seeds):
+        try:
+            simulate(seed)
+        except Violation as found:
+            print(f"caught in seed {seed}: {found}")
+            return found.invariant
+    return "never"
+
+
+def test_a_token_that_is_not_returned_is_caught(monkeypatch: pytest.MonkeyPatch):
+    give_back, calls = budget.give_back, count(1)
+
+    def forgetful(state: State, task: Task) -> None:
+        if next(calls) % 37:
+            give_back(state, task)
+
+    monkeypatch.setattr(budget, "give_back", forgetful)
+    assert _caught() == "I2"
+
+
+def test_a_write_without_the_guard_of_its_epoch_is_caught(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Router, "guarded", False)
+    assert _caught() == "fence"
+
+
+def test_an_outcome_of_an_old_attempt_that_counts_is_caught(monkeypatch: pytest.MonkeyPatch):
+    def lenient(life: rule.Life, event: Outcome) -> bool:
+        if event.attempt < life.attempt:
+            event = structs.replace(event, attempt=life.attempt, secret=life.secret)
+        return rule.apply_outcome(life, event)
+
+    monkeypatch.setattr(fold, "apply_outcome", lenient)
+    assert _caught() == "I3"
+
+
+def test_an_attempt_dispatched_before_the_loss_was_read_back_is_caught(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    honest = decide._losses
+
+    def hasty(desk: Desk, now: float, out: list[Proposal]) -> None:
+        honest(desk, now, out)
+        at_ms = desk.state.at_ms + 3000
+        for proposal in list(out):
+            task = desk.state.tasks.get(proposal.event.task)
+            if isinstance(proposal.event, Lost) and task and task.queue in desk.capacity:
+                early = decide._dispatch(desk, task, task.queue, at_ms)
+                out += [early] if early is not None else []
+
+    monkeypatch.setattr(decide, "_losses", hasty)
+    assert _caught() == "I3b"
+
+
+def test_an_old_dispatch_started_without_the_routers_word_is_caught(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(Attempts, "connected", lambda self: setattr(self, "_barrier", 0))
+    monkeypatch.setattr(Attempts, "stored_before", lambda self, _seq: setattr(self, "_barrier", 0))
+    assert _caught() == "I3"
+
+
+def _without_a_clock(method: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any, now_ms: int, now: float) -> Any:
+        return method(*args, now_ms=min(now_ms, 0), now=now)
+
+    return call
+
+
+def test_a_host_that_starts_past_start_by_is_caught(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Attempts, "offered", _without_a_clock(Attempts.offered))
+    monkeypatch.setattr(Attempts, "confirmed", _without_a_clock(Attempts.confirmed))
+    assert _caught() == "start_by"
