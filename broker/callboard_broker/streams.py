@@ -102,7 +102,6 @@ class Topology:
             {
                 "name": self.beats,
                 "subjects": [subjects.beats],
-                "storage": "memory",
                 "max_msgs_per_subject": 1,
                 "max_age": 60 * _NANO,
             },

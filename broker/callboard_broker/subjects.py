@@ -30,6 +30,8 @@ SHARED_POOL = "shared"
 ALL_TENANTS = "all"
 REFUSED_TENANT = "refused"
 _RESERVED = frozenset({SHARED_POOL, ALL_TENANTS, REFUSED_TENANT})
+_KINDS_ELSEWHERE = frozenset({"post", "flow", "epoch", "dispatch", "malformed"})
+"""What has a form of its own: whoever may write `cb.run.acme.*.7` begins no epoch by that."""
 
 _TOKEN = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _MAX_SUBJECT = 256
@@ -197,7 +199,7 @@ class Subjects:
             return Address("dispatch", check_token(rest[0], "tenant"), capability, pool)
         if area == "run" and len(rest) == 3 and rest[2].isascii() and rest[2].isdigit():
             shard = int(rest[2])
-            if shard < SHARDS:
+            if shard < SHARDS and rest[1] not in _KINDS_ELSEWHERE:
                 tenant, kind = check_token(rest[0], "tenant"), check_token(rest[1], "kind")
                 return Address(kind, tenant, shard=shard)
         raise BadInput("subject", "not a subject of this board")

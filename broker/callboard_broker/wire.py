@@ -59,6 +59,10 @@ Capability = Annotated[str, Meta(min_length=1, max_length=128)]
 
 NULL = Raw(b"null")
 
+_EVENT_DEPTH = 256
+"""Levels of an event: far below the interpreter's limit, which depends on who calls, and would let
+two processes read one journal differently."""
+
 
 class BlobRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A payload in the blob store. digest: SHA-256, hex. size: bytes."""
@@ -322,10 +326,7 @@ def decode_event(kind: str, data: bytes) -> Event:
     decoder = EVENTS.get(kind)
     if decoder is None:
         raise BadInput("kind", f"{kind!r} is not an event of this version")
-    try:
-        event: Event = decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise _explain(error) from error
+    event: Event = _decode_foreign(decoder, data, _EVENT_DEPTH)
     return event
 
 

@@ -66,15 +66,16 @@ class Agenda:
         """Wait until the missing values have come."""
         self._parked[key] = (flow, set(missing.sources))
         for source in missing.sources:
-            self.wanted[source] = None
+            if source not in self._waiting_for:
+                self.wanted[source] = None
             self._waiting_for.setdefault(source, []).append(key)
 
     def fetched(self, source: Source, value: object) -> None:
         """A wanted value has come; a `Failure` says that it is not to be had."""
         for key in self._waiting_for.pop(source, ()):
-            if key not in self._parked:
+            flow, sources = self._parked.get(key, ("", set()))
+            if source not in sources:
                 continue
-            flow, sources = self._parked[key]
             if isinstance(value, Failure):
                 self.unfillable[key] = value
             elif flow in self._state.flows:

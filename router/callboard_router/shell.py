@@ -191,7 +191,8 @@ class _Shell:
         if isinstance(error, WriteRefused) and error.code in _GUARD_FAILED:
             self.engine.refused(proposal, now)
         else:
-            _log.warning("a write of the router is unresolved: %s", error)
+            level = logging.DEBUG if isinstance(error, BoardUnreachable) else logging.WARNING
+            _log.log(level, "a write of the router is unresolved: %s", error)
             self.engine.unresolved(now)
 
     async def _attach(self, proposal: Proposal, payload: bytes) -> None:

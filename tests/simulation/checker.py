@@ -150,6 +150,8 @@ class Checker:
         self._tenants[name] = tag.tenant
         if tag.kind == "garbage":
             self.unreadable.add(record.seq)
+            if record.subject == "cb.run.epoch":
+                self._epoch = record.seq
             return
         if tag.remembered and self._is_repeat(record, tag):
             return

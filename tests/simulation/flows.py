@@ -10,9 +10,12 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["CAPABILITIES", "FlowSpec", "FlowView", "NotThere", "StepSpec", "draw_flow"]
+__all__ = ["CAPABILITIES", "ODD", "FlowSpec", "FlowView", "NotThere", "StepSpec", "draw_flow"]
 
 CAPABILITIES = ("plan", "work.fast", "join")
+
+ODD = float("inf")
+"""A result that msgspec lets pass unread and refuses when it is needed: `1e999`."""
 
 Ref = tuple[str, str]
 
@@ -90,8 +93,8 @@ def draw_flow(rng: random.Random) -> FlowSpec:
             constants["list"] = rng.randint(0, 4)
         if rng.random() < 0.12:
             constants["pad"] = rng.choice((4090, 5000, 9000))
-        if rng.random() < 0.02:
-            constants["fail"] = True
+        if rng.random() < 0.03:
+            constants[rng.choice(("fail", "odd"))] = True
         refs: dict[str, Ref] = {"i": ("inputs", "n")}
         for source in rng.sample(sorted(steps), min(len(steps), rng.choice((0, 1, 1, 2)))):
             refs[source] = (source, _path(rng, steps[source]))
@@ -204,6 +207,8 @@ class FlowView:
         found = dict(step.constants)
         for key, ref in step.refs.items():
             found[key] = self.items(name)[index] if ref[0] == "item" else self._value(ref)
+            if found[key] == ODD:
+                raise NotThere(ref)
         return found
 
     def output(self) -> dict[str, Any]:
@@ -216,6 +221,8 @@ class FlowView:
 
     def _whole(self, name: str) -> Any:
         found = self.results.get(name, {})
+        if ODD in found.values():
+            raise NotThere(name)
         if self.spec.steps[name].each is None:
             return found[0]
         return [found[index] for index in range(len(found))]

@@ -265,7 +265,9 @@ class Host(Process):
         if run.dropped:
             return
         dispatch = run.dispatch
-        failed = isinstance(payload, dict) and payload.get("fail")
+        asked = payload if isinstance(payload, dict) else {}
+        failed = asked.get("fail")
+        result = b"1e999" if asked.get("odd") else encode(work(payload))
         outcome = Outcome(
             dispatch.task,
             dispatch.attempt,
@@ -273,7 +275,7 @@ class Host(Process):
             self.name,
             0,
             self._server_ms,
-            msgspec.UNSET if failed else msgspec.Raw(encode(work(payload))),
+            msgspec.UNSET if failed else msgspec.Raw(result),
             error=Failure("Boom", "asked to fail") if failed else None,
         )
         subject = _SUBJECTS.run(run.tenant, "outcome", dispatch.shard)

@@ -48,6 +48,12 @@ _GARBAGE: list[tuple[str, bytes]] = [
     ("cb.run.acme.outcome.3", b"garbage"),
     ("cb.run.acme.outcome.3", b'{"kind": "lost", "task": "1", "attempt": 1, "epoch": 1}'),
     ("cb.run.acme.outcome.999", b"{}"),
+    ("cb.run.acme.outcome.3", b'{"kind": "outcome", "result": ' + b"[" * 999 + b"]" * 999 + b"}"),
+    ("cb.run.acme.post.3", b"{}"),
+    ("cb.run.acme.epoch.3", b'{"kind": "epoch", "router": "mallory", "fold": 1}'),
+    ("cb.run.acme.dispatch.3", b"{}"),
+    ("cb.run.acme.malformed.3", b"{}"),
+    ("cb.run.epoch", b"garbage"),
     ("cb.run.acme.nonsense.1", b"{}"),
     ("cb.run.acme.nonsense", b"{}"),
     ("cb.task.acme.UPPER", b"{}"),
@@ -122,6 +128,8 @@ def _task(rng: random.Random, tenant: str, number: int) -> Sent:
         payload["filler"] = "z" * 5000
     elif choice < 0.14:
         payload["pad"] = 5000
+    elif choice < 0.15:
+        payload["odd"] = True
     nonce = f"n{number}"
     key = f"k{rng.randint(0, 3)}" if rng.random() < 0.1 else None
     body: dict[str, Any] = {"payload": payload, "nonce": nonce, "priority": rng.randint(0, 9)}

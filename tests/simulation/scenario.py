@@ -25,14 +25,22 @@ _REST = 4.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What happened in one world. calm: seconds from the last fault until all was done."""
+    """What happened in one world.
+
+    stored: messages by kind. calm: seconds from the last fault until all was done. overtakes:
+    elements of a fan-out that began before the one before it was complete. repeats: dispatches
+    handed over again by a restarted server. dead: tasks that failed since attempts were lost.
+    """
 
     seed: int
-    stored: int
+    stored: Counter[str]
     ended: int
     starts: int
     overtakes: int
-    server_crashes: int
+    crashes: int
+    refusals: int
+    repeats: int
+    dead: int
     calm: float
     struck: Counter[tuple[str, str]]
 
@@ -120,11 +128,14 @@ class _Scenario:
         self.checker.finish(self.sent, self.server.journal)
         return Report(
             seed=world.seed,
-            stored=len(self.server.journal),
+            stored=Counter(_kind(record.subject) for record in self.server.journal),
             ended=self.checker.ends.total(),
             starts=len(self.checker.starts),
             overtakes=self.checker.overtakes,
-            server_crashes=self.server.crashes,
+            crashes=self.server.crashes,
+            refusals=self.server.refusals,
+            repeats=self.server.repeats,
+            dead=sum(b'"type":"Lost"' in record.data for record in self.server.journal),
             calm=calm,
             struck=world.faults.struck,
         )
@@ -132,6 +143,11 @@ class _Scenario:
 
     def _is_over(self) -> bool:
         return self.checker.idle and not any(poster.open for poster in self.posters)
+
+
+def _kind(subject: str) -> str:
+    parts = subject.split(".")
+    return parts[3] if parts[1] == "run" and len(parts) > 3 else parts[1]
 
 
 def simulate(seed: int) -> Report:

@@ -18,6 +18,7 @@ from tests.simulation.world import World
 __all__ = ["Refused", "Server", "Stored"]
 
 _RECENT = 40
+_OF_STREAMS = frozenset({"publish", "beat", "last", "get", "durable", "put_blob", "get_blob"})
 
 
 class Refused(NamedTuple):
@@ -57,7 +58,7 @@ class Server:
         self.links: list[Link] = []
         self.journal: list[Stored] = []
         self.blobs: dict[str, bytes] = {}
-        self.crashes = 0
+        self.crashes = self.refusals = self.repeats = 0
         self._watch = watch
         self._epoch = 0
         self._at_ms = 0
@@ -68,7 +69,9 @@ class Server:
         self._hearers: list[tuple[Pipe, Callable[[list[Stored]], None]]] = []
         self._routers: list[tuple[Pipe, Callable[..., None]]] = []
         self._asked: dict[int, tuple[Pipe, int]] = {}
+        self._stalled_until = 0.0
         world.crash_server = self.crash
+        world.stall_server = self._stall
 
     # -- its life
 
@@ -93,6 +96,7 @@ class Server:
             if again:
                 self.world.note("server", "will hand over again", queue, again)
             durable.pending.extendleft(reversed(again))
+            self.repeats += len(again)
         for link in list(self.links):
             link.cut(0.0)
         self.world.after(rng.choice((0.1, 1.0, 4.0, 9.0)), self._restart)
@@ -101,8 +105,16 @@ class Server:
         self.world.note("server", "is up again")
         self.up = True
 
+    def _stall(self) -> None:
+        """The streams have no leader: connections live, and nothing is stored or answered."""
+        self._stalled_until = self.world.now + self.world.rng.choice((1.0, 4.0, 14.0, 24.0))
+        self.world.note("server", "stalls until", self._stalled_until)
+
     def take(self, pipe: Pipe, verb: str, args: tuple[Any, ...]) -> None:
         """A client's message has arrived."""
+        stalled = self.world.faults.active and self.world.now < self._stalled_until
+        if stalled and verb in _OF_STREAMS:
+            return
         getattr(self, f"_on_{verb}")(pipe, *args)
 
     def _answer(self, pipe: Pipe, number: int | None, value: Any, error: Any = None) -> None:
@@ -110,7 +122,10 @@ class Server:
             pipe.push(pipe.link.answered, number, value, error)
 
     def _struck(self, step: str) -> None:
-        if self.world.faults.at(step):
+        fault = self.world.faults.at(step)
+        if fault == "stall":
+            self._stall()
+        elif fault:
             self.world.after(self.world.rng.choice((0, 0.0005, 0.01)), self.crash)
 
     def _ack_is_lost(self) -> bool:
@@ -123,6 +138,7 @@ class Server:
     ) -> None:
         if guard is not None and guard != self._epoch:
             self.world.note("server", "refuses", subject, "guard", guard, "is", self._epoch)
+            self.refusals += 1
             self._struck("server.refused")
             self._answer(pipe, number, None, Refused(10071))
             return

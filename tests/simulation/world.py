@@ -51,7 +51,9 @@ class Faults:
             step = rng.choice(STEPS)
             kinds = ("server",) if step.startswith("server.") else ("crash", "sleep", "cut")
             weights = (1,) if len(kinds) == 1 else (5, 3, 2)
-            kind = "server" if rng.random() < 0.15 else rng.choices(kinds, weights)[0]
+            kind = rng.choices(kinds, weights)[0]
+            if rng.random() < 0.2:
+                kind = rng.choice(("server", "stall"))
             nth = int(2 ** rng.uniform(0, 7))
             self._plan.setdefault(step, {})[nth] = kind
 
@@ -67,7 +69,7 @@ class Faults:
 
 
 class World:
-    """The clock and the queue of events. crash_server: set by the server."""
+    """The clock and the queue of events. crash_server, stall_server: set by the server."""
 
     def __init__(self, seed: int, *, faults: int = 30) -> None:
         self.seed = seed
@@ -75,6 +77,7 @@ class World:
         self.now = 0.0
         self.faults = Faults(self.rng, faults)
         self.crash_server: Callable[[], None] = lambda: None
+        self.stall_server: Callable[[], None] = lambda: None
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._numbers = 0
         self._lines: deque[tuple[float, str, tuple[Any, ...]]] = deque(maxlen=600)
@@ -162,6 +165,8 @@ class Process:
             self.cut()
         elif fault == "server":
             self.world.after(self.world.rng.choice((0, 0.001, 0.02, 0.5)), self.world.crash_server)
+        elif fault == "stall":
+            self.world.stall_server()
         if self.asleep:
             self._backlog.append((timer, call, args))
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import sys
 from pathlib import Path
@@ -12,10 +11,10 @@ from typing import Annotated
 import typer
 
 from callboard.census import Census, take_census
+from callboard.cli.logs import start_logging
 from callboard.cli.loop import run
 from callboard.cli.options import Json, Nats, Prefix, new_app
 from callboard.cli.reaching import link_to
-from callboard.cli.router import LOG_FORMAT
 from callboard.cli.screen import Cell, Screen
 from callboard.connecting import Place, locate
 from callboard_agents import HostOptions, LocalPool, load, run_host
@@ -67,7 +66,7 @@ def run_agents(
     prefix: Prefix = None,
 ) -> None:
     """Work on tasks with the agents of MODULE..., until told to stop."""
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, force=True)
+    start_logging()
     options = host_options(locate(nats, prefix), pool=pool, name=name)
     here = str(Path.cwd())
     if here not in sys.path:

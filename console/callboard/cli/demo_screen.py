@@ -166,6 +166,8 @@ def _show_figures(screen: Screen, result: Result) -> None:
     ]
     if result.killed is not None:
         rows.insert(4, ["killed", f"process {result.killed.pid} ({result.killed.host})"])
+    elif result.same_findings is not None:
+        rows.insert(4, ["killed", "nobody: the work was done before it was half done here"])
     if result.same_findings is not None:
         same = "the same as one process alone finds" if result.same_findings else "DIFFERENT"
         style = "green" if result.same_findings else "bold red"

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from callboard.board_note import FOLDER
+from callboard.cli.logs import start_logging
 from callboard.cli.loop import run
 from callboard.cli.options import Nats, Prefix, new_app
 from callboard.cli.ready import ReadyTo, teller
-from callboard.cli.router import LOG_FORMAT
 from callboard.connecting import Place, locate
 from callboard_ledger.serve import LedgerOptions, run_ledger
 
@@ -36,7 +35,7 @@ def ledger(
     ready_fd: ReadyTo = None,
 ) -> None:
     """Run the ledger: it answers `status` and `list` and writes the audit log. Ends on SIGTERM."""
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, force=True)
+    start_logging()
     options = ledger_options(locate(nats, prefix), store)
     run(run_ledger(options, ready=teller(ready_fd)))
 

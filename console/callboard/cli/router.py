@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Annotated
 
 import typer
 
 from callboard.budgets import limits
+from callboard.cli.logs import start_logging
 from callboard.cli.loop import run_until_told
 from callboard.cli.options import Nats, Prefix, new_app
 from callboard.cli.ready import ReadyTo, teller
@@ -17,9 +17,7 @@ from callboard_router.decide import Policy
 from callboard_router.liveness import Timing
 from callboard_router.shell import RouterOptions, run_router
 
-__all__ = ["LOG_FORMAT", "app", "router_options"]
-
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+__all__ = ["app", "router_options"]
 
 app = new_app()
 
@@ -38,7 +36,7 @@ def router(
     ready_fd: ReadyTo = None,
 ) -> None:
     """Run a router, the part that decides who works on what. Ends on SIGTERM."""
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, force=True)
+    start_logging()
     options = router_options(locate(nats, prefix), name)
     run_until_told(run_router(options, ready=teller(ready_fd)))
 

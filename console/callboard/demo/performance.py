@@ -200,19 +200,26 @@ async def _follow(
 
 
 def _kill_one(progress: Progress, total: int, stack: Stack) -> Killed | None:
-    """Kill the busiest agent process of this demo; None if nobody is at work at this moment."""
-    busy = progress.hosts()
+    """Kill the busiest agent process of this demo; None if there is none at this moment."""
     keeper = stack.parts.get("agents")
-    if not busy or keeper is None:
+    if keeper is None:
         return None
-    host = max(busy, key=lambda name: (busy[name], name))
+    busy = progress.hosts()
+    hosts: dict[str, psutil.Process] = {}
     for process in psutil.Process(keeper).children():
-        if f"--name={host}" in process.cmdline():
-            process.kill()
-            return Killed(
-                host=host, pid=process.pid, running=busy[host], done=progress.done, total=total
-            )
-    return None
+        names = [word for word in process.cmdline() if word.startswith("--name=")]
+        hosts.update({name.removeprefix("--name="): process for name in names})
+    if not hosts:
+        return None
+    host = max(hosts, key=lambda name: (busy.get(name, 0), name))
+    hosts[host].kill()
+    return Killed(
+        host=host,
+        pid=hosts[host].pid,
+        running=busy.get(host, 0),
+        done=progress.done,
+        total=total,
+    )
 
 
 async def _audited(board: Board, topology: Topology) -> bool:
