@@ -79,6 +79,15 @@ class Processes:
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()
 
+    async def says(self, text: str, *names: str) -> str:
+        """Wait until the log of one of these processes has the text; return whose."""
+        async with asyncio.timeout(30):
+            while True:
+                for name in names:
+                    if text in self.log(name):
+                        return name
+                await asyncio.sleep(0.02)  # a file tells nobody that it has grown
+
     def stop(self) -> None:
         for child in self._children.values():
             child.send_signal(signal.SIGCONT)

@@ -5,16 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 
+import msgspec
+
 from callboard import Context, agent
 
 TABLE = os.environ["MARKING_TABLE"]
 
 
+class Work(msgspec.Struct):
+    """What is to be marked."""
+
+    n: int
+
+
 @agent("mark.work", slots=20)
-async def work(payload: dict[str, int], ctx: Context) -> int:
+async def work(payload: Work, ctx: Context) -> int:
     """Mark the start, take a little while, return what came."""
     table = os.open(TABLE, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(table, f"{ctx.task} {ctx.attempt} {os.getpid()}\n".encode())
     os.close(table)
     await asyncio.sleep(0.03)
-    return payload["n"]
+    return payload.n

@@ -208,8 +208,19 @@ class Connection:
     # -- its life
 
     async def open(self, seconds: float) -> None:
-        """Connect for the first time. Raises `BoardUnreachable`."""
-        await self.link.open(self.url, name=self.name, seconds=seconds, **self._options)
+        """Connect for the first time, trying for `seconds`. Raises `BoardUnreachable`."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while True:
+            left = max(deadline - loop.time(), _BACKOFF_SECONDS[0])
+            try:
+                await self.link.open(self.url, name=self.name, seconds=left, **self._options)
+                break
+            except BoardUnreachable:
+                if self.link.denied or loop.time() + _BACKOFF_SECONDS[1] > deadline:
+                    raise
+            await asyncio.sleep(_BACKOFF_SECONDS[1])
+            self.link = self._new_link()
         self.add_sink(f"{self.inbox}.*", self._answers.arrived)
         self.generation = 1
         self._up.set()

@@ -57,12 +57,18 @@ class Link(Client):
         self._on_error = on_error
         self._flushing = False
         self._opening = True
+        self._failures = 0
         self._loop = asyncio.get_running_loop()
         self.up = False
+        self.denied = False
         self.last_problem: Exception | None = None
 
     async def open(self, url: str, *, name: str, seconds: float, **options: Any) -> None:
-        """Connect, trying for `seconds`. Raises `BoardUnreachable`, at once if access is denied."""
+        """Try each server of `url` once. Raises `BoardUnreachable`; make another link then.
+
+        seconds: how long the whole may take. `denied` says afterwards whether the reason was
+        the login, which trying again does not cure.
+        """
         try:
             async with asyncio.timeout(seconds):
                 await self.connect(
@@ -78,8 +84,9 @@ class Link(Client):
                     **options,
                 )
         except (TimeoutError, errors.Error, OSError) as error:
-            await self._close(Client.CLOSED, do_cbs=False)
             reason = self.last_problem or error
+            self._abort()
+            await self._close(Client.CLOSED, do_cbs=False)
             raise BoardUnreachable(url, str(reason) or type(reason).__name__) from error
         self._opening = False
         self.up = True
@@ -253,8 +260,11 @@ class Link(Client):
     async def _heard_error(self, error: Exception) -> None:
         self.last_problem = error
         if self._opening:
-            if "authorization" in str(error).lower():
-                raise BoardUnreachable("", str(error))
+            # nats-py would try for ever; what is raised here ends its `connect`.
+            self.denied = "authorization" in str(error).lower()
+            self._failures += 1
+            if self.denied or self._failures >= len(self._server_pool):
+                raise error
         elif self.is_connected:
             self._on_error(error)
 

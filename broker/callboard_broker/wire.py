@@ -374,9 +374,9 @@ def _explain(error: Exception) -> BadInput:
     """msgspec says `Expected `int`, got `str` - at `$.priority``: the path is the field."""
     text, _, place = str(error).partition(" - at `")
     field = place.rstrip("`").removeprefix("$").lstrip(".") or "body"
-    if "unknown field" in text:
-        unknown = text.rsplit("`", 2)[-2]
-        field = unknown if field == "body" else f"{field}.{unknown}"
+    if "unknown field" in text or "required field" in text:
+        named = text.rsplit("`", 2)[-2]
+        field = named if field == "body" else f"{field}.{named}"
     return BadInput(_shown(field), _shown(text))
 
 

@@ -40,7 +40,7 @@ async def run_through(nats: NatsServer, folder: Path, fault: Fault) -> dict[str,
             board.host(f"host-{number}")
         await active(board)
         for number in range(3):
-            await until_log(board, (f"host-{number}",), "is ready")
+            await board.says("is ready", f"host-{number}")
         async with connect(nats.url) as poster:
             await _post_all(poster, lambda: fault(board, nats))
             found = check_history(await read_journal(nats.url), board.table)
@@ -73,18 +73,8 @@ async def _post_all(poster: Board, fault: Callable[[], Awaitable[None]]) -> None
     assert results == {number: number for number in range(TASKS)}
 
 
-async def until_log(board: Processes, names: tuple[str, ...], text: str) -> str:
-    """Wait until one of the logs has the text; return whose."""
-    async with asyncio.timeout(30):
-        while True:
-            for name in names:
-                if text in board.log(name):
-                    return name
-            await asyncio.sleep(0.02)
-
-
 async def active(board: Processes) -> str:
-    return await until_log(board, ("router-a", "router-b"), "now leader")
+    return await board.says("now leader", "router-a", "router-b")
 
 
 async def test_a_router_that_is_killed_is_replaced_by_its_standby(nats: NatsServer, tmp_path: Path):
@@ -92,7 +82,7 @@ async def test_a_router_that_is_killed_is_replaced_by_its_standby(nats: NatsServ
         first = await active(board)
         other = {"router-a": "router-b", "router-b": "router-a"}[first]
         board.kill(first)
-        await until_log(board, (other,), "now leader")
+        await board.says("now leader", other)
         board.router(first)
 
     found = await run_through(nats, tmp_path, fault)
@@ -106,9 +96,9 @@ async def test_a_router_that_sleeps_past_its_time_can_write_nothing_more(
         first = await active(board)
         other = {"router-a": "router-b", "router-b": "router-a"}[first]
         board.pause(first)
-        await until_log(board, (other,), "now leader")
+        await board.says("now leader", other)
         board.resume(first)
-        await until_log(board, (first,), "now follower")
+        await board.says("now follower", first)
 
     found = await run_through(nats, tmp_path, fault)
     assert found["epoch"] >= 2

@@ -83,9 +83,9 @@ def draw_post(rng: random.Random, number: int) -> Sent:
     if choice < 0.11:
         subject, data = rng.choice(_GARBAGE)
         return Sent(kind="garbage", tenant=tenant, subject=subject, data=data)
-    if choice < 0.13:
+    if choice < 0.15:
         return _forged(rng, tenant)
-    if choice < 0.22:
+    if choice < 0.24:
         return _flow(rng, tenant, number)
     return _task(rng, tenant, number)
 

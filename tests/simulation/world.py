@@ -28,6 +28,11 @@ STEPS = (
 ).split()
 """Every place at which a fault can strike."""
 
+_RARE = frozenset(
+    "router.connect router.fetched router.asked router.answer router.durable "
+    "host.connect host.ask host.answered server.refused".split()
+)
+_ODDS = (8, 5, 4, 3, 2, 1)
 _SLEEPS = (0.3, 1.5, 2.5, 4.0, 9.0, 26.0)
 
 
@@ -49,12 +54,11 @@ class Faults:
         self._plan: dict[str, dict[int, str]] = {}
         for _ in range(rng.randint(0, most)):
             step = rng.choice(STEPS)
-            kinds = ("server",) if step.startswith("server.") else ("crash", "sleep", "cut")
-            weights = (1,) if len(kinds) == 1 else (5, 3, 2)
-            kind = rng.choices(kinds, weights)[0]
-            if rng.random() < 0.2:
-                kind = rng.choice(("server", "stall"))
-            nth = int(2 ** rng.uniform(0, 7))
+            if step.startswith("server."):
+                kind = rng.choice(("server", "server", "server", "stall"))
+            else:
+                kind = rng.choices(("crash", "sleep", "cut", "both", "server", "stall"), _ODDS)[0]
+            nth = int(2 ** rng.uniform(0, 3 if step in _RARE else 7))
             self._plan.setdefault(step, {})[nth] = kind
 
     def at(self, step: str) -> str | None:
@@ -71,7 +75,7 @@ class Faults:
 class World:
     """The clock and the queue of events. crash_server, stall_server: set by the server."""
 
-    def __init__(self, seed: int, *, faults: int = 30) -> None:
+    def __init__(self, seed: int, *, faults: int = 40) -> None:
         self.seed = seed
         self.rng = random.Random(seed)
         self.now = 0.0
@@ -156,15 +160,15 @@ class Process:
         fault = self.world.faults.at(name)
         if fault is not None:
             self.world.note(self.name, "FAULT", fault, "at", name)
-        if fault == "crash":
+        if fault in ("server", "both"):
+            self.world.after(self.world.rng.choice((0, 0.001, 0.02, 0.5)), self.world.crash_server)
+        if fault in ("crash", "both"):
             self.crash()
             return
         if fault == "sleep":
             self.sleep(self.world.rng.choice(_SLEEPS))
         elif fault == "cut":
             self.cut()
-        elif fault == "server":
-            self.world.after(self.world.rng.choice((0, 0.001, 0.02, 0.5)), self.world.crash_server)
         elif fault == "stall":
             self.world.stall_server()
         if self.asleep:

@@ -21,6 +21,7 @@ from callboard_broker.wire import Dispatch, Lost, Outcome
 from callboard_router import budget, decide, fold
 from callboard_router.decide import Desk
 from callboard_router.engine import Engine
+from callboard_router.liveness import Answer, Claim, Liveness
 from callboard_router.proposals import Proposal
 from callboard_router.state import State, Task
 from tests.simulation.router import Router
@@ -51,7 +52,7 @@ def test_every_invariant_holds_in_a_thousand_worlds_with_a_kill_at_every_step():
     struck: Counter[str] = Counter()
     for seed in range(_FAST, _SLOW):
         for (step, kind), times in simulate(seed).struck.items():
-            struck[step] += times if kind in ("crash", "server") else 0
+            struck[step] += times if kind in ("crash", "both", "server") else 0
     assert [step for step in STEPS if not struck[step]] == []
 
 
@@ -89,9 +90,8 @@ def test_a_write_without_the_guard_of_its_epoch_is_caught(monkeypatch: pytest.Mo
 
 def test_an_outcome_of_an_old_attempt_that_counts_is_caught(monkeypatch: pytest.MonkeyPatch):
     def lenient(life: rule.Life, event: Outcome) -> bool:
-        if event.attempt < life.attempt:
-            event = structs.replace(event, attempt=life.attempt, secret=life.secret)
-        return rule.apply_outcome(life, event)
+        current = structs.replace(event, attempt=life.attempt, secret=life.secret)
+        return rule.apply_outcome(life, current)
 
     monkeypatch.setattr(fold, "apply_outcome", lenient)
     assert _caught() == "I3"
@@ -112,7 +112,7 @@ def test_an_attempt_dispatched_before_the_loss_was_read_back_is_caught(
                 out += [early] if early is not None else []
 
     monkeypatch.setattr(decide, "_losses", hasty)
-    assert _caught() == "I3b"
+    assert _caught() in ("I3b", "I2")
 
 
 def test_an_old_dispatch_started_without_the_routers_word_is_caught(
@@ -121,6 +121,30 @@ def test_an_old_dispatch_started_without_the_routers_word_is_caught(
     monkeypatch.setattr(Attempts, "connected", lambda self: setattr(self, "_barrier", 0))
     monkeypatch.setattr(Attempts, "stored_before", lambda self, _seq: setattr(self, "_barrier", 0))
     assert _caught() == "I3"
+
+
+def test_a_word_given_because_all_living_hosts_deny_the_attempt_is_caught(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    honest = Liveness.confirm
+
+    def trusting(self: Liveness, claim: Claim, connected_seq: int, now: float) -> Answer:
+        hold = self.holds.get(claim.task)
+        vouched = hold is not None and hold.seq <= self._vouched()
+        return honest(self, claim, 0 if vouched else connected_seq, now)
+
+    monkeypatch.setattr(Liveness, "confirm", trusting)
+    monkeypatch.setattr(Liveness, "losses", _without_outages(Liveness.losses))
+    assert _caught() == "I3"
+
+
+def _without_outages(losses: Callable[..., Any]) -> Callable[..., Any]:
+    def call(self: Liveness, now: float) -> Any:
+        for loss in losses(self, now):
+            if "outage" not in loss.reason or now > self.holds[loss.task].unclaimed_until:
+                yield loss
+
+    return call
 
 
 def _without_a_clock(method: Callable[..., Any]) -> Callable[..., Any]:

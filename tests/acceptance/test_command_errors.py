@@ -1,0 +1,63 @@
+"""What a user can get wrong: one line that names it, a code, and never a traceback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.commands import Shell
+
+NOWHERE = "nats://127.0.0.1:1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["nonsense"], 2, "No such command 'nonsense'"),
+        (["submit"], 2, "Missing argument"),
+        (["submit", "echo", "{bad"], 2, "payload: {bad is not JSON"),
+        (["submit", "echo", "hello"], 2, "text must be quoted"),
+        (["submit", "echo", "@missing.json"], 2, "missing.json: No such file"),
+        (["submit", "echo", "[" * 100 + "]" * 100], 2, "nested deeper than 64 levels"),
+        (["submit", "echo", "1", "--priority", "10"], 2, "--priority"),
+        (["submit", "echo", "1", "--timeout", "soon"], 2, "is not a duration"),
+        (["submit", "echo", "1", "--nats", "http://x"], 2, "not a NATS address"),
+        (["submit", "echo", "1", "--nats", NOWHERE], 3, "no NATS server answers"),
+        (["status", "--nats", NOWHERE], 3, "callboard up"),
+        (["list", "--state", "asleep"], 2, "asleep"),
+        (["router", "--nats", NOWHERE], 3, "no NATS server answers"),
+        (["ledger", "--nats", NOWHERE], 3, "no NATS server answers"),
+        (["agents", "run", "no_such_module"], 2, "no such module"),
+        (["run", "missing.yaml"], 2, "missing.yaml"),
+        (["audit", "replay", "--until", "yesterday"], 2, "neither an event's number nor a time"),
+        (["audit", "verify", "--head", "missing"], 2, "head: missing cannot be read"),
+        (["config", "show", "--prefix", "A.B"], 2, "board.prefix"),
+        (["demo", "missing"], 2, "missing does not exist"),
+        (["demo", "."], 2, "nothing to review"),
+        (["demo", "--kill-one", "--agents", "1"], 2, "at least 2"),
+        (["demo", "--output", "no/such/folder.md"], 2, "output"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_line_and_a_code(
+    tmp_path: Path, arguments: list[str], code: int, said: str
+):
+    done = Shell(folder=tmp_path).run(*arguments)
+    assert done.returncode == code
+    assert said in done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith("callboard: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_setting_that_is_wrong_names_its_source(tmp_path: Path):
+    done = Shell(folder=tmp_path).run("config", "show", CALLBOARD_LEASE__LEASE_SECONDS="long")
+    assert done.returncode == 2
+    assert "lease.lease_seconds (environment CALLBOARD_LEASE__LEASE_SECONDS)" in done.stderr
+
+
+def test_a_traceback_is_shown_to_whoever_asks_for_it(tmp_path: Path):
+    done = Shell(folder=tmp_path).run("submit", "echo", "{", CALLBOARD_DEBUG="1")
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
