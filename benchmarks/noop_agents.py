@@ -18,6 +18,6 @@ async def split(payload: dict[str, int]) -> list[int]:
 
 
 @agent("bench.join", slots=1000)
-async def join(payload: dict[str, list[int]]) -> int:
+async def join(payload: dict[str, list[dict[str, int]]]) -> int:
     """Return how much arrived."""
     return len(payload["items"])

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -31,7 +32,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 import bare_chain
 
 from callboard import Board, Workflow, connect
+from callboard_broker.connection import open_link
+from callboard_broker.errors import StreamMissing
 from callboard_broker.server import EmbeddedServer, ServerOptions
+from callboard_broker.streams import last_sequence
 
 HERE = Path(__file__).parent
 OUTSTANDING = 1000
@@ -46,8 +50,15 @@ def server() -> Iterator[EmbeddedServer]:
 
 
 @contextmanager
-def process(*argv: str, cwd: Path = HERE) -> Iterator[subprocess.Popen[str]]:
-    child = subprocess.Popen([sys.executable, *argv], stdout=subprocess.PIPE, text=True, cwd=cwd)
+def process(*argv: str, **settings: str) -> Iterator[subprocess.Popen[str]]:
+    child = subprocess.Popen(
+        [sys.executable, *argv],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=HERE,
+        env={**os.environ, **settings},
+    )
     try:
         yield child
     finally:
@@ -75,12 +86,27 @@ async def chain(url: str, tasks: int) -> tuple[float, float, float]:
     with ExitStack() as stack:
         for role in ("router", "agent", "ledger"):
             child = stack.enter_context(process("bare_chain.py", role, url))
-            assert child.stdout is not None
-            child.stdout.readline()
+            if child.stdout is None or child.stdout.readline() != "ready\n":
+                raise RuntimeError(f"{role} did not start")
         await bare_chain.post(url, tasks // 5, OUTSTANDING)
         seconds, _ = await bare_chain.post(url, tasks, OUTSTANDING)
         _, took = await bare_chain.post(url, 500, 1)
     return tasks / seconds, *quantiles(took)
+
+
+async def started(url: str) -> None:
+    """Wait until the router has made the streams and the host is heard."""
+    async with open_link(url, name="benchmark") as connection:
+        while True:
+            try:
+                beats, _ = await last_sequence(connection, "BEATS")
+                info = await connection.api("STREAM.INFO.JOURNAL")
+            except StreamMissing:
+                await asyncio.sleep(0.05)
+                continue
+            if beats and info["state"]["consumer_count"] > 3:
+                return
+            await asyncio.sleep(0.05)
 
 
 async def throughput(board: Board, tasks: int, outstanding: int) -> float:
@@ -129,10 +155,10 @@ async def callboard(embedded: EmbeddedServer, tasks: int, budget: int | None) ->
     url = embedded.url
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        more = [] if budget is None else ["--concurrency", str(budget)]
+        more = {} if budget is None else {"CALLBOARD_BUDGETS__GLOBAL_CONCURRENCY": str(budget)}
         children = {
             "router": stack.enter_context(
-                process("-m", "callboard", "router", "--nats", url, *more)
+                process("-m", "callboard", "router", "--nats", url, **more)
             ),
             "ledger": stack.enter_context(
                 process("-m", "callboard", "ledger", "--nats", url, "--store", folder)
@@ -142,6 +168,7 @@ async def callboard(embedded: EmbeddedServer, tasks: int, budget: int | None) ->
             ),
         }
         async with connect(url) as board:
+            await started(url)
             await throughput(board, tasks // 5, OUTSTANDING)
             found["tasks_per_s"] = await throughput(board, tasks, OUTSTANDING)
             if budget is not None:

@@ -85,8 +85,9 @@ class Link(Client):
                 )
         except (TimeoutError, errors.Error, OSError) as error:
             reason = self.last_problem or error
+            self._opening = False
             self._abort()
-            await self._close(Client.CLOSED, do_cbs=False)
+            await self._end()
             raise BoardUnreachable(url, str(reason) or type(reason).__name__) from error
         self._opening = False
         self.up = True
@@ -94,12 +95,15 @@ class Link(Client):
     async def shut(self) -> None:
         """Write what is pending and close; a server that does not read is not waited for."""
         self.up = False
-        if self.is_closed:
-            return
+        if not self.is_closed:
+            await self._end()
+
+    async def _end(self) -> None:
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
-                await self.close()
-        except TimeoutError:
+                await self._close(Client.CLOSED, do_cbs=False)
+        except (TimeoutError, OSError) as error:  # the socket is broken or the server stopped
+            self.last_problem = error
             self._abort()
 
     # -- sinks

@@ -37,7 +37,7 @@ POSTS = [
 FLOWS = [
     (b"{}", "name"),
     (b'{"name": "x", "steps": []}', "steps"),
-    (b'{"name": "x", "steps": [{"id": "A!", "capability": "c"}]}', "steps[...].id"),
+    (b'{"name": "x", "steps": [{"id": "A!", "capability": "c"}]}', "steps[0].id"),
     (
         b'{"name": "x", "steps": [{"id": "a", "capability": "c"}, {"id": "a", "capability": "c"}]}',
         "steps[1].id",
