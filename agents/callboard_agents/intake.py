@@ -27,6 +27,7 @@ from callboard_broker.wire import Dispatch, decode_event
 __all__ = ["Intake"]
 
 _DURABLE_POLL_SECONDS = 0.075
+_LEASE_POLL_SECONDS = 0.025
 _ASK_SECONDS = 2.0
 _AGAIN_SECONDS = 0.1
 _NO_CONSUMER = 10014
@@ -132,20 +133,41 @@ class Intake:
             return
         assert isinstance(dispatch, Dispatch)  # noqa: S101  for the type checker: by its kind
         tenant = self._subjects.parse(delivery.subject).tenant
-        verdict = self._attempts.offered(
-            dispatch, delivery.seq, now_ms=self._connection.server_now_ms(), now=lease_now()
-        )
+        now = lease_now()
+        if self._attempts.may_report(self._attempts.life, now):
+            self._offer(lane, dispatch, tenant, delivery.seq, now)
+        else:
+            lane.enter()
+            self._group.create_task(self._offer_later(lane, dispatch, tenant, delivery.seq))
+
+    def _offer(self, lane: Lane, dispatch: Dispatch, tenant: str, seq: int, now: float) -> None:
+        now_ms = self._connection.server_now_ms()
+        verdict = self._attempts.offered(dispatch, seq, now_ms=now_ms, now=now)
         if isinstance(verdict, Start):
             lane.enter()
             self._running.start(lane, dispatch, tenant, verdict.life)
         elif isinstance(verdict, Confirm):
             lane.enter()
-            self._group.create_task(
-                self._confirm(lane, dispatch, tenant, verdict.life, delivery.seq)
-            )
+            self._group.create_task(self._confirm(lane, dispatch, tenant, verdict.life, seq))
         else:
             _refused(dispatch, verdict)
             lane.refill()
+
+    async def _offer_later(self, lane: Lane, dispatch: Dispatch, tenant: str, seq: int) -> None:
+        """What was asked for in a life that has ended since waits for the next one's lease.
+
+        Nobody else will get it: to refuse it now would cost the task an attempt.
+        """
+        attempts = self._attempts
+        while not self._closed and self._connection.server_now_ms() <= dispatch.start_by:
+            now = lease_now()
+            if attempts.may_report(attempts.life, now):
+                lane.leave()
+                self._offer(lane, dispatch, tenant, seq, now)
+                return
+            await asyncio.sleep(_LEASE_POLL_SECONDS)
+        lane.leave()
+        _refused(dispatch, Refuse("this host has no lease"))
 
     async def _confirm(
         self, lane: Lane, dispatch: Dispatch, tenant: str, life: Life, seq: int

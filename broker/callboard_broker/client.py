@@ -26,6 +26,7 @@ from callboard_broker.encoding import encode_payload
 from callboard_broker.errors import (
     BadInput,
     BoardUnreachable,
+    StreamMissing,
     UnknownTask,
     WriteUnresolved,
 )
@@ -54,6 +55,8 @@ _log = logging.getLogger(__name__)
 
 _ASK_AGAIN_SECONDS = 1.0
 _EARLY = 4096
+_NEW_BOARD_SECONDS = 5.0
+_STREAM_PAUSE_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +113,7 @@ class Board:
         self._handles: dict[str, list[Handle]] = {}
         self._early: OrderedDict[str, list[Event]] = OrderedDict()
         self._posting = 0
+        self._stored_before = False
         self._heard: set[tuple[str, int]] = set()
         self._followed: set[tuple[str, int]] = set()
         self._group = group
@@ -240,7 +244,8 @@ class Board:
     async def _stored(self, subject: str, data: bytes) -> int:
         """Publish until it is acknowledged: the nonce makes a repeat the same task."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.options.patience
+        begun = loop.time()
+        deadline = begun + self.options.patience
         while True:
             stored: asyncio.Future[int] = loop.create_future()
 
@@ -258,10 +263,18 @@ class Board:
 
             self._publisher.publish(subject, data, done=done)
             try:
-                return await stored
+                seq = await stored
             except (WriteUnresolved, BoardUnreachable):
                 if loop.time() >= deadline:
                     raise
+            except StreamMissing:
+                # a cluster that elects a leader has no stream for a while; a new board never had
+                if loop.time() >= (deadline if self._stored_before else begun + _NEW_BOARD_SECONDS):
+                    raise
+                await asyncio.sleep(_STREAM_PAUSE_SECONDS)
+            else:
+                self._stored_before = True
+                return seq
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, deadline - loop.time())):
                     await self.connection.reached()
@@ -326,7 +339,8 @@ class Board:
         while not handle.done:
             try:
                 view = await self._ask(handle.id, handle.tenant)
-            except (NoResponder, TimeoutError, BoardUnreachable):
+            except (NoResponder, TimeoutError, BoardUnreachable, msgspec.MsgspecError) as error:
+                _log.debug("no ledger has answered about %s yet: %s", handle.id, error)
                 await asyncio.sleep(_ASK_AGAIN_SECONDS)
                 await self.connection.reached()
                 continue

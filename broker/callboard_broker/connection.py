@@ -231,6 +231,10 @@ class Connection:
         await self.link.shut()
         self._lose()
         self._up.set()
+        for restore in self._restores:
+            if inspect.iscoroutine(restore):
+                restore.close()  # it would not have found a connection
+        self._restores.clear()
 
     async def supervise(self) -> None:
         """Build a new link whenever the current one is beyond recovery; runs until cancelled."""

@@ -131,7 +131,7 @@ class _Ledger:
         self._store = store
         self._auditor = auditor
         self._heads = heads
-        self._kept = auditor.tail
+        self._kept = 0 if auditor.problem is None else auditor.tail.batch
         self._aggregator = Aggregator(topology.subjects)
         self._aggregator.restore(store.load())
         self._answering = Answering(
@@ -249,14 +249,15 @@ class _Ledger:
 
     async def _keep_head_now_and_then(self) -> None:
         while not self._ended.is_set():
+            await self._keep_head()  # also at once: after a kill, AUDIT may be ahead of the file
             with suppress(TimeoutError):
                 async with asyncio.timeout(_HEAD_SECONDS):
                     await self._ended.wait()
-            await self._keep_head()
+        await self._keep_head()
 
     async def _keep_head(self) -> None:
         tail = self._auditor.tail
-        if tail == self._kept or self._auditor.problem is not None:
+        if tail.batch == self._kept:
             return
         head = Head(
             batch=tail.batch,
@@ -266,7 +267,7 @@ class _Ledger:
             journal=self.created,
         )
         await asyncio.to_thread(self._heads.write, head)
-        self._kept = tail
+        self._kept = tail.batch
 
     # Questions.
 

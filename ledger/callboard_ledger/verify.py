@@ -81,7 +81,9 @@ class Verifier:
     """
 
     def __init__(self, heads: Iterable[Head] = (), *, retained_from: int = 1) -> None:
-        self._heads = {head.batch: head for head in heads}
+        self._heads: dict[int, set[str]] = {}  # two of one batch: it was written anew in between
+        for head in heads:
+            self._heads.setdefault(head.batch, set()).add(head.head)
         self._retained_from = retained_from
         self._findings: list[tuple[FindingKind, int, int]] = []
         self._head: bytes | None = GENESIS  # None: unknown, since the batch before is unreadable
@@ -109,8 +111,7 @@ class Verifier:
             self._find("batch-changed", record.seq)
             self._hole, self._head = True, None
             return
-        kept = self._heads.get(record.seq)
-        if kept is not None and kept.head != batch.head:
+        if self._heads.get(record.seq, set()) - {batch.head}:
             self._find("audit-rewritten", record.seq)
         if self._head is not None and batch.previous != self._head.hex():
             self._find("chain-broken", record.seq)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,11 @@ from callboard import Context, agent
 @agent("echo")
 async def echo(value):
     return value
+
+@agent("slow")
+async def slow(value, ctx: Context):
+    await ctx.progress("begun")
+    await asyncio.sleep(600)
 
 @agent("boom")
 def boom(value):
@@ -114,7 +120,7 @@ def test_a_task_that_nobody_can_do_says_so_and_waits(board: UpBoard):
 
 def test_the_hosts_are_listed_with_what_they_offer(board: UpBoard):
     (host,) = board.shell.json("agents", "list")["hosts"]
-    assert {offer["capability"] for offer in host["offers"]} == {"echo", "boom"}
+    assert {offer["capability"] for offer in host["offers"]} == {"echo", "boom", "slow"}
     assert psutil.pid_exists(host["pid"])
 
 
@@ -165,6 +171,26 @@ def test_a_board_that_is_told_to_stop_leaves_no_process_and_no_note(
         assert running.end(number) == 0
         assert running.shell.processes() == []
         assert not (tmp_path / ".callboard" / "board.json").exists()
+
+
+def test_a_second_interrupt_ends_what_still_runs_at_once(tmp_path: Path):
+    (tmp_path / "my_agents.py").write_text(AGENTS)
+    with running_board(tmp_path, "--agents", "my_agents.py", "--processes", "1") as running:
+        task = running.shell.json("submit", "slow")["id"]
+        while running.shell.json("status", task)["state"] != "running":
+            pass
+        begun = time.monotonic()
+        running.process.send_signal(signal.SIGINT)
+        wait_until_draining(running)
+        assert running.end(signal.SIGINT) == 130
+        assert time.monotonic() - begun < 20
+        assert running.shell.processes() == []
+
+
+def wait_until_draining(running: UpBoard) -> None:
+    log = running.shell.folder / ".callboard" / "logs" / "agents.log"
+    while "draining" not in log.read_text():
+        assert running.process.poll() is None
 
 
 def test_a_board_that_is_killed_takes_its_processes_with_it(tmp_path: Path):

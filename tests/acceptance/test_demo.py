@@ -114,11 +114,20 @@ def test_the_default_review_takes_less_than_a_minute_and_warns_of_nothing(shell:
         assert word not in done.stderr
 
 
-@pytest.mark.parametrize("word", ["agent processes", "board: ready"])
-def test_an_interrupted_demo_exits_with_130_and_leaves_nothing(shell: Shell, word: str):
+@pytest.mark.parametrize(
+    ("word", "number"),
+    [
+        ("agent processes", signal.SIGINT),
+        ("board: ready", signal.SIGINT),
+        ("board: ready", signal.SIGTERM),
+    ],
+)
+def test_an_interrupted_demo_exits_with_130_and_leaves_nothing(
+    shell: Shell, word: str, number: signal.Signals
+):
     process = shell.start("demo")
     wait_for(process, word)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in errors

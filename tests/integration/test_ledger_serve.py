@@ -321,7 +321,7 @@ async def test_an_audit_log_that_was_replaced_while_it_ran_is_not_extended(
         async with running(options):
             problem = (await board.position(problem=True))["audit_problem"]
             assert "move audit-head.json" in problem
-        (options.store / "audit-head.json").unlink()
+        (options.store / "audit-head.json").rename(tmp_path / "audit-head.json")
         async with running(options):
             await board.position(audited=7)
         assert not (await verify_board(board.link, topology, HeadFile(options.store).all())).ok

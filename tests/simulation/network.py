@@ -175,7 +175,7 @@ class Link:
         """done: called with (value, None), or (None, why not)."""
         self._numbers += 1
         number = self._numbers
-        if self._pipe is None and self.process.world.rng.random() < 0.5:
+        if self._pipe is None and self.process.world.rng.random() < 0.8:
             self.process.step("", done, None, LOST)
             return
         self._waiting[number] = (step, done)

@@ -195,7 +195,7 @@ class Poster(Process):
                 sent.acked.append(seq)
                 self.open.discard(sent)
             elif self.mono - begun < _GIVE_UP and sent.nonce is not None:
-                self.after(0.3, "poster.send", self._send, sent, begun)
+                self.after(1.0, "poster.send", self._send, sent, begun)
             else:
                 self.open.discard(sent)
 

@@ -46,8 +46,8 @@ class Report:
 
 
 class _Scenario:
-    def __init__(self, seed: int) -> None:
-        self.world = world = World(seed)
+    def __init__(self, seed: int, *, storm: bool) -> None:
+        self.world = world = World(seed, storm=storm)
         rng = world.rng
         timing = Timing(
             lease=rng.choice((5.0, 8.0, 20.0)),
@@ -150,9 +150,9 @@ def _kind(subject: str) -> str:
     return parts[3] if parts[1] == "run" and len(parts) > 3 else parts[1]
 
 
-def simulate(seed: int) -> Report:
-    """Run one seed. Raises `Violation` with the trace, or whatever broke a component."""
-    scenario = _Scenario(seed)
+def simulate(seed: int, *, storm: bool = False) -> Report:
+    """Run one seed. storm: see `Faults`. Raises `Violation` with the trace, or whatever broke a component."""
+    scenario = _Scenario(seed, storm=storm)
     try:
         return scenario.run()
     except Exception as error:

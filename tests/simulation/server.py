@@ -107,7 +107,7 @@ class Server:
 
     def _stall(self) -> None:
         """The streams have no leader: connections live, and nothing is stored or answered."""
-        self._stalled_until = self.world.now + self.world.rng.choice((1.0, 4.0, 14.0, 24.0))
+        self._stalled_until = self.world.now + self.world.rng.choice((1.0, 4.0, 14.0))
         self.world.note("server", "stalls until", self._stalled_until)
 
     def take(self, pipe: Pipe, verb: str, args: tuple[Any, ...]) -> None:

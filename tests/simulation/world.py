@@ -45,16 +45,21 @@ class Violation(AssertionError):
 
 
 class Faults:
-    """Which step is struck, and with what. `struck` counts what really happened."""
+    """Which step is struck, and with what. `struck` counts what really happened.
 
-    def __init__(self, rng: random.Random, most: int) -> None:
+    storm: hosts die just after they have started something, and the server right after them.
+    """
+
+    def __init__(self, rng: random.Random, *, storm: bool) -> None:
         self.active = True
         self.struck: Counter[tuple[str, str]] = Counter()
         self._passed: Counter[str] = Counter()
         self._plan: dict[str, dict[int, str]] = {}
-        for _ in range(rng.randint(0, most)):
-            step = rng.choice(STEPS)
-            if step.startswith("server."):
+        for _ in range(rng.randint(0, 40)):
+            step = "host.started" if storm else rng.choice(STEPS)
+            if storm:
+                kind = "both"
+            elif step.startswith("server."):
                 kind = rng.choice(("server", "server", "server", "stall"))
             else:
                 kind = rng.choices(("crash", "sleep", "cut", "both", "server", "stall"), _ODDS)[0]
@@ -75,11 +80,11 @@ class Faults:
 class World:
     """The clock and the queue of events. crash_server, stall_server: set by the server."""
 
-    def __init__(self, seed: int, *, faults: int = 40) -> None:
+    def __init__(self, seed: int, *, storm: bool = False) -> None:
         self.seed = seed
         self.rng = random.Random(seed)
         self.now = 0.0
-        self.faults = Faults(self.rng, faults)
+        self.faults = Faults(self.rng, storm=storm)
         self.crash_server: Callable[[], None] = lambda: None
         self.stall_server: Callable[[], None] = lambda: None
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []

@@ -30,6 +30,7 @@ from tests.simulation.world import STEPS, Violation
 
 _FAST = 60
 _SLOW = 1000
+_MOST = 300
 _SEEDS = int(os.environ.get("CALLBOARD_SIM_SEEDS", "0"))
 
 
@@ -40,6 +41,7 @@ def _run(seeds: range) -> list[Report]:
 def test_every_invariant_holds_in_worlds_full_of_faults():
     reports = _run(range(_SEEDS or _FAST))
     struck = sum((report.struck for report in reports), Counter[tuple[str, str]]())
+    reports += [simulate(seed, storm=True) for seed in range(_FAST // 4)]
     assert len(struck) > 60
     assert sum(report.crashes for report in reports) > 30
     assert sum(report.overtakes for report in reports) > 10, "no fan-out went item by item"
@@ -61,11 +63,11 @@ def test_a_seed_replays_exactly():
     assert first == second
 
 
-def _caught(seeds: int = 300) -> str:
+def _caught(*, storm: bool = False) -> str:
     """The invariant by which the planted defect is found."""
-    for seed in range(seeds):
+    for seed in range(_MOST):
         try:
-            simulate(seed)
+            simulate(seed, storm=storm)
         except Violation as found:
             print(f"caught in seed {seed}: {found}")
             return found.invariant
@@ -135,7 +137,7 @@ def test_a_word_given_because_all_living_hosts_deny_the_attempt_is_caught(
 
     monkeypatch.setattr(Liveness, "confirm", trusting)
     monkeypatch.setattr(Liveness, "losses", _without_outages(Liveness.losses))
-    assert _caught() == "I3"
+    assert _caught(storm=True) == "I3"
 
 
 def _without_outages(losses: Callable[..., Any]) -> Callable[..., Any]:

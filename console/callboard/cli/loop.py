@@ -15,9 +15,19 @@ T = TypeVar("T")
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run `work` to its end. Ctrl-C cancels it and raises `KeyboardInterrupt`."""
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
-        return runner.run(work)
+    """Run `work` to its end. Ctrl-C or SIGTERM cancels it and raises `KeyboardInterrupt`."""
+
+    async def unless_told() -> T:
+        this = asyncio.current_task()
+        if this is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
+        return await work
+
+    try:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            return runner.run(unless_told())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
 
 
 def run_until_told(work: Coroutine[Any, Any, None]) -> None:

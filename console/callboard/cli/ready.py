@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from typing import Annotated
@@ -10,16 +11,19 @@ import typer
 
 __all__ = ["READY", "ReadyTo", "teller"]
 
+_LOG = logging.getLogger("callboard")
+
 READY = b"ready\n"
 
 ReadyTo = Annotated[int | None, typer.Option("--ready-fd", hidden=True)]
 
 
 def teller(descriptor: int | None) -> Callable[[], None]:
-    """What tells it, once; does nothing without a descriptor."""
+    """What tells it, once: in the log, and down the pipe if there is one."""
     left = [] if descriptor is None else [descriptor]
 
     def tell() -> None:
+        _LOG.info("ready")
         if left:
             with os.fdopen(left.pop(), "wb") as pipe:
                 pipe.write(READY)

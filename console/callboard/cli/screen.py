@@ -14,14 +14,14 @@ from typing import Any
 
 import msgspec
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 __all__ = ["STATES", "Cell", "Screen", "clock_time", "state_text", "visible"]
 
 Cell = str | int | float | Text | None
 
-_KEPT_WIDTH = 36
+_GAP = 2
+_LEAST_WIDTH = 12
 
 STATES = {
     "waiting": "yellow",
@@ -57,7 +57,7 @@ class Screen:
         """One line on stdout; never cut, in a pipe never wrapped."""
         shown = text if isinstance(text, Text) else Text(visible(text), style=style)
         if self.terminal:
-            self.console.print(shown)
+            self.console.print(shown, soft_wrap=True)
         else:
             sys.stdout.write(shown.plain + "\n")
             sys.stdout.flush()
@@ -85,38 +85,42 @@ class Screen:
         texts = [[_text(cell) for cell in row] for row in rows]
         if title:
             self.line(title, "bold")
+        names = [Text(name.removesuffix("#"), style="dim") for name in columns]
+        lines = [names, *texts]
+        widths = [max(line[place].cell_len for line in lines) for place in range(len(columns))]
+        gives_way = columns.index(fold) if fold else len(columns) - 1
         if self.terminal:
-            self.console.print(_grid(columns, texts, fold))
-            return
-        names = [name.removesuffix("#") for name in columns]
-        plain = [names, *([text.plain for text in row] for row in texts)]
-        widths = [max(len(row[place]) for row in plain) for place in range(len(columns))]
-        for row in plain:
-            cells = [
-                cell.rjust(width) if name.endswith("#") else cell.ljust(width)
-                for cell, width, name in zip(row, widths, columns, strict=True)
-            ]
-            sys.stdout.write("  ".join(cells).rstrip() + "\n")
-        sys.stdout.flush()
+            others = sum(widths) - widths[gives_way] + _GAP * (len(columns) - 1)
+            widths[gives_way] = max(_LEAST_WIDTH, min(widths[gives_way], self.width - others))
+        right = [name.endswith("#") for name in columns]
+        for line in lines:
+            self._row(line, widths, right, gives_way if fold else None)
 
+    @property
+    def width(self) -> int:
+        """Columns of the terminal."""
+        return self.console.width
 
-def _grid(columns: Sequence[str], rows: Sequence[Sequence[Text]], fold: str) -> Table:
-    """A table without lines, for a terminal. The other columns keep their width, within reason."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for place, column in enumerate(columns):
-        name = column.removesuffix("#")
-        width = max([len(name), *(row[place].cell_len for row in rows)])
-        gives_way = column == (fold or columns[-1])
-        table.add_column(
-            name,
-            justify="right" if column.endswith("#") else "left",
-            overflow="fold" if column == fold else "ellipsis",
-            no_wrap=column != fold,
-            min_width=min(width, 8 if gives_way else _KEPT_WIDTH),
-        )
-    for row in rows:
-        table.add_row(*row)
-    return table
+    def _row(
+        self, cells: list[Text], widths: list[int], right: list[bool], fold: int | None
+    ) -> None:
+        """One row; the cell at `fold` goes on in further lines where it is too long."""
+        row = Text()
+        rest: Text | None = None
+        for place, (cell, width) in enumerate(zip(cells, widths, strict=True)):
+            shown = cell.copy()
+            if shown.cell_len > width and place == fold:
+                first, *more = shown.wrap(self.console, width, overflow="fold")
+                shown, rest = first, Text("\n").join(more)
+            shown.truncate(width, overflow="ellipsis")
+            shown.align("right" if right[place] else "left", width)
+            row += shown + Text(" " * _GAP)
+        row.rstrip()
+        self.line(row)
+        if rest is not None and fold is not None:
+            indent = " " * (sum(widths[:fold]) + _GAP * fold)
+            for more_text in rest.split("\n"):
+                self.line(Text(indent) + more_text)
 
 
 def visible(text: str) -> str:

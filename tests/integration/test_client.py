@@ -1,0 +1,136 @@
+"""What a user does with the client, against a whole board."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from callboard import Board, TaskFailed, Update, Workflow, connect
+from tests.board import Processes, started_processes
+from tests.servers import NatsServer
+
+
+@asynccontextmanager
+async def opened(nats: NatsServer, folder: Path) -> AsyncIterator[tuple[Board, Processes]]:
+    with started_processes(nats.url, folder) as processes:
+        processes.router("router")
+        processes.ledger()
+        processes.host("host", "client_agents.py")
+        await processes.says("is ready", "host")
+        await processes.says("ready", "ledger")
+        async with connect(nats.url) as board:
+            yield board, processes
+
+
+async def test_updates_tell_of_the_start_the_progress_and_the_end(nats: NatsServer, tmp_path: Path):
+    async with opened(nats, tmp_path) as (board, _):
+        flag = tmp_path / "flag"
+        handle = await board.submit("wait.for", {"file": str(flag)})
+        seen: list[Update] = []
+        async for update in handle:
+            seen.append(update)
+            if update.state == "running":
+                flag.touch()
+            if len(seen) == 1 and update.state == "waiting":
+                continue
+        assert seen[-1].state == "succeeded"
+        talk = await board.submit("talk.slowly", {"steps": 3})
+        assert await talk.result(20) == "told"
+        again = [update.state async for update in talk]
+        assert again == ["succeeded"]
+
+
+async def test_one_key_gives_one_task_and_its_result_to_every_poster(
+    nats: NatsServer, tmp_path: Path
+):
+    async with opened(nats, tmp_path) as (board, _):
+        first = await board.submit("square", {"n": 5}, key="five")
+        assert await first.result(20) == 25
+        second = await board.submit("square", {"n": 6}, key="five")
+        assert await second.result(20) == 25
+        assert second.id == first.id
+        other = await board.submit("square", {"n": 6}, key="five", tenant="acme")
+        assert await other.result(20) == 36
+
+
+async def test_what_is_too_long_for_a_message_goes_by_the_blob_store(
+    nats: NatsServer, tmp_path: Path
+):
+    async with opened(nats, tmp_path) as (board, _):
+        text = "y" * 5_000_000
+        assert await (await board.submit("count.bytes", {"text": text})).result(30) == len(text)
+        middle = "y" * 100_000  # by reference: above what the router keeps, below a blob
+        assert await (await board.submit("count.bytes", {"text": middle})).result(30) == 100_000
+        result = await (await board.submit("long.result", {"bytes": 3_000_000})).result(30)
+        assert len(result) == 3_000_000
+
+
+async def test_a_handle_of_an_earlier_task_is_found_by_its_id(nats: NatsServer, tmp_path: Path):
+    async with opened(nats, tmp_path) as (board, _):
+        task = (await board.submit("square", {"n": 7})).id
+        async with connect(nats.url) as elsewhere:
+            handle = await elsewhere.handle(task)
+            assert await handle.result(20) == 49
+
+
+async def test_a_result_that_was_told_while_the_poster_was_cut_off_is_learnt_afterwards(
+    nats: NatsServer, tmp_path: Path
+):
+    async with opened(nats, tmp_path) as (board, processes):
+        flag = tmp_path / "flag"
+        handle = await board.submit("wait.for", {"file": str(flag)})
+        async with connect(nats.url) as other:
+            watched = await other.handle(handle.id)
+            await board.connection.link.close()  # this poster hears nothing until it is rebuilt
+            flag.touch()
+            assert await watched.result(20) == str(flag)
+        assert await handle.result(30) == str(flag)
+        assert "Traceback" not in processes.log("host")
+
+
+async def test_a_workflow_runs_without_a_barrier_and_its_data_arrive(
+    nats: NatsServer, tmp_path: Path
+):
+    async with opened(nats, tmp_path) as (board, _):
+        flow = Workflow("squares")
+        listed = flow.step("listed", "list.numbers", {"upto": flow.inputs["upto"]})
+        once = flow.step("once", "square", flow.item, each=listed)
+        twice = flow.step("twice", "square", {"n": flow.item}, each=once)
+        flow.step("sum", "add.up", {"numbers": twice})
+        flow.returns({"sum": {"from": "sum"}, "first": once[0], "all": twice})
+        run = await board.run(flow, {"upto": 5})
+        assert await run.result(30) == {"sum": 354, "first": 0, "all": [0, 1, 16, 81, 256]}
+
+
+async def test_a_failed_step_ends_the_workflow_after_its_siblings(nats: NatsServer, tmp_path: Path):
+    async with opened(nats, tmp_path) as (board, _):
+        flow = Workflow("unlucky")
+        listed = flow.step("listed", "list.numbers", {"upto": 15})
+        squares = flow.step("squares", "square", flow.item, each=listed)
+        flow.step("sum", "add.up", {"numbers": squares})
+        run = await board.run(flow)
+        updates = [update async for update in run]
+        ended = [u for u in updates if u.task.startswith(f"{run.id}.squares.") and u.state]
+        assert sum(u.state == "succeeded" for u in ended) == 14
+        with pytest.raises(TaskFailed, match="step squares: 13 is out of luck"):
+            await run.result(20)
+        empty = await board.run(flow.__class__.load(_written(tmp_path)))
+        assert await empty.result(20) == {"sum": 0}
+
+
+def _written(folder: Path) -> Path:
+    path = folder / "empty.yaml"
+    path.write_text(
+        """
+name: empty
+inputs: {upto: 0}
+steps:
+  listed: {capability: list.numbers, payload: {upto: {from: inputs, path: upto}}}
+  squares: {capability: square, each: listed, payload: {from: item}}
+  sum: {capability: add.up, payload: {numbers: {from: squares}}}
+"""
+    )
+    return path

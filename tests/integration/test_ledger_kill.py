@@ -1,0 +1,162 @@
+"""The ledger is killed again and again, and nobody can tell by its rows or its audit log."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from callboard_broker.connection import Connection, NoResponder, open_link
+from callboard_broker.publisher import Publisher
+from callboard_broker.record import Record
+from callboard_broker.streams import Topology, ensure_streams
+from callboard_broker.subjects import Subjects
+from callboard_ledger.aggregate import Aggregator
+from callboard_ledger.audit import read_tail
+from callboard_ledger.directory import LedgerDirectory
+from callboard_ledger.heads import HeadFile
+from callboard_ledger.rows import Flow, Task
+from callboard_ledger.scan import scan
+from callboard_ledger.store import Query, SqliteStore
+from callboard_ledger.verify import verify_board
+from tests.ledger_journal import random_journal
+from tests.servers import NatsServer
+
+_KILLS = 8
+_EVENTS = 6_000
+
+_LEDGER = """
+import sys
+from pathlib import Path
+import uvloop
+from callboard_ledger.serve import LedgerOptions, run_ledger
+options = LedgerOptions(
+    url=sys.argv[1], prefix=sys.argv[2], store=Path(sys.argv[3]), flush_seconds=0.003, batch=37
+)
+uvloop.run(run_ledger(options, ready=lambda: print("ready", flush=True)))
+"""
+
+
+@asynccontextmanager
+async def ledger(nats: NatsServer, store: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A ledger in a process of its own, reading and answering; killed at the end."""
+    arguments = [nats.url, nats.prefix, str(store)]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _LEDGER, *arguments, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"ready\n"
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def position(link: Connection, subjects: Subjects, at_least: int) -> dict[str, int]:
+    """How far the ledger is, once it has folded `at_least`."""
+    while True:
+        try:
+            reply = await link.request(subjects.ask("all", "position"), b"{}")
+        except (NoResponder, TimeoutError):
+            continue
+        answer: dict[str, int] = msgspec.json.decode(reply.data)
+        if answer["position"] >= at_least:
+            return answer
+
+
+async def publish(nats: NatsServer, journal: list[Record]) -> None:
+    """Store the journal, as the next one of this server, at the pace of the server."""
+    async with open_link(nats.url, name="poster") as link, Publisher(link) as publisher:
+        for number, record in enumerate(journal):
+            subject = f"{nats.prefix}.{record.subject.partition('.')[2]}"
+            if not subject.isascii() or "*" in subject:
+                subject = f"{nats.prefix}.run.odd"
+            publisher.publish(subject, record.data)
+            if number % 50 == 49:
+                await publisher.settled()
+        await publisher.settled()
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_state_and_audit_log_are_complete_after_kills_at_random_points(
+    nats: NatsServer, tmp_path: Path, seed: int
+) -> None:
+    rng = random.Random(seed)
+    store = tmp_path / "ledger"
+    topology = Topology(Subjects(nats.prefix))
+    async with open_link(nats.url, name="test") as link, asyncio.TaskGroup() as group:
+        await ensure_streams(link, topology)
+        posting = group.create_task(publish(nats, random_journal(seed, _EVENTS)))
+        reached = 0
+        for _ in range(_KILLS):
+            async with ledger(nats, store) as process:
+                wanted = min(reached + rng.randrange(1, _EVENTS // _KILLS), _EVENTS)
+                reached = (await position(link, topology.subjects, wanted))["position"]
+                process.kill()
+        await posting
+        async with ledger(nats, store) as process:
+            await position(link, topology.subjects, _EVENTS)
+            process.send_signal(signal.SIGTERM)
+            assert await process.wait() == 0
+        await check(link, topology, store)
+
+
+async def check(link: Connection, topology: Topology, directory: Path) -> None:
+    """The stored rows equal an uninterrupted fold, and the audit log covers every event once."""
+    whole = Aggregator(topology.subjects)
+
+    def fold(record: Record) -> None:
+        whole.apply(record)
+
+    await scan(link, topology.journal, fold)
+    info = await link.api(f"STREAM.INFO.{topology.journal}")
+    with LedgerDirectory(directory) as mine:
+        store = SqliteStore(mine.database, stream=topology.journal, created=info["created"])
+        found = store.find(Query(limit=10 * _EVENTS))
+        kept = store.load()
+        store.close()
+    assert kept.position == whole.position == _EVENTS
+    assert (kept.epoch, kept.void, kept.malformed) == (whole.epoch, whole.void, whole.malformed)
+    rows = [*whole.tasks.values(), *whole.flows.values()]
+    assert {row.id: plain(row) for row in found} == {row.id: plain(row) for row in rows}
+    heads = HeadFile(directory).all()
+    report = await verify_board(link, topology, heads)
+    assert report.findings == []
+    assert (report.audited, report.unaudited_tail) == (_EVENTS, 0)
+    assert heads[-1].head == (await read_tail(link, topology)).head.hex()
+
+
+def plain(row: Task | Flow) -> dict[str, object]:
+    """What a row says, without what only memory needs."""
+    fields = msgspec.structs.asdict(row)
+    for name in ("dirty", "known", "open"):
+        fields.pop(name, None)
+    for name in ("failure", "error"):
+        if fields.get(name) is not None:
+            fields[name] = fields[name].type
+    return fields
+
+
+async def test_a_stop_by_signal_saves_everything(nats: NatsServer, tmp_path: Path) -> None:
+    topology = Topology(Subjects(nats.prefix))
+    store = tmp_path / "ledger"
+    for number in (signal.SIGTERM, signal.SIGINT):
+        async with ledger(nats, store) as process:
+            async with open_link(nats.url, name="test") as link:
+                await publish(nats, random_journal(3, 500))
+                last = (await position(link, topology.subjects, 500))["last"]
+            os.kill(process.pid, number)
+            assert await process.wait() == 0
+        head = HeadFile(store).read()
+        assert head is not None
+        assert head.last == last
