@@ -339,8 +339,8 @@ class Board:
         while not handle.done:
             try:
                 view = await self._ask(handle.id, handle.tenant)
-            except (NoResponder, TimeoutError, BoardUnreachable, msgspec.MsgspecError) as error:
-                _log.debug("no ledger has answered about %s yet: %s", handle.id, error)
+            except (NoResponder, TimeoutError, BoardUnreachable, msgspec.MsgspecError) as silence:
+                _log.debug("no ledger has answered about %s yet: %s", handle.id, silence)
                 await asyncio.sleep(_ASK_AGAIN_SECONDS)
                 await self.connection.reached()
                 continue

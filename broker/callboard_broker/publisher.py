@@ -14,7 +14,7 @@ from typing import NamedTuple, Self
 
 import msgspec
 
-from callboard_broker.connection import Connection
+from callboard_broker.connection import ApiError, Connection, NoResponder
 from callboard_broker.errors import (
     BoardUnreachable,
     CallboardError,
@@ -29,6 +29,7 @@ __all__ = ["Done", "Publisher"]
 Done = Callable[[int | None, Exception | None], None]
 """Called once with (sequence, None) or (None, error); it must not raise."""
 
+_PAUSE_SECONDS = 0.05
 _TICKS = 10  # the timer looks this often in one timeout
 
 
@@ -92,8 +93,9 @@ class Publisher:
         """Send a write; `done` hears what becomes of it. Raises `TooLarge`, `BadInput`.
 
         Errors given to `done`: `WriteRefused`, `WriteUnresolved`, `StreamMissing`, and
-        `BoardUnreachable` if there is no connection, so that nothing was sent. They come in a
-        later turn of the event loop.
+        `BoardUnreachable` if there is no connection, so that nothing was sent. After a
+        `StreamMissing` nothing is stored either; on a cluster it also means that the stream is
+        electing its leader. They come in a later turn of the event loop.
         """
         link = self._connection.link
         if not link.up:
@@ -119,10 +121,30 @@ class Publisher:
         """Write one message and return its sequence. timeout: seconds, for a connection too.
 
         Raises `WriteRefused` (10071: a guard in the headers failed), `WriteUnresolved`,
-        `StreamMissing`, and `BoardUnreachable` if nothing was sent.
+        `StreamMissing`, and `BoardUnreachable` if nothing was stored: there was no connection,
+        or the stream is without a leader. It waits for both to come back.
         """
+        on_its_way = False
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    await self._connection.reached()
+                    on_its_way = True
+                    try:
+                        return await self._put_once(subject, data, headers)
+                    except StreamMissing:
+                        on_its_way = False
+                        await self._check_stream(subject)
+                        await asyncio.sleep(_PAUSE_SECONDS)
+        except TimeoutError as error:
+            if isinstance(error, WriteUnresolved):
+                raise
+            if on_its_way:
+                raise WriteUnresolved(subject, timeout) from None
+            raise self._unreachable() from None
+
+    async def _put_once(self, subject: str, data: bytes, headers: bytes) -> int:
         written: asyncio.Future[int] = self._loop.create_future()
-        sent = False
 
         def done(seq: int | None, error: Exception | None) -> None:
             if written.done():
@@ -132,20 +154,17 @@ class Publisher:
             else:
                 written.set_exception(error or CallboardError("a write failed without a reason"))
 
+        self.publish(subject, data, headers=headers, done=done)
+        return await written
+
+    async def _check_stream(self, subject: str) -> None:
+        """Raise `StreamMissing` if there is none for `subject`: one may be electing its leader."""
         try:
-            async with asyncio.timeout(timeout):
-                await self._connection.reached()
-                self.publish(subject, data, headers=headers, done=done)
-                sent = True
-                return await written
-        except TimeoutError as error:
-            if isinstance(error, WriteUnresolved):
-                raise
-            if not sent:
-                raise self._unreachable() from None
-            raise WriteUnresolved(subject, timeout) from None
-        finally:
-            written.cancel()
+            found = await self._connection.api("STREAM.NAMES", {"subject": subject})
+        except (ApiError, BoardUnreachable, NoResponder, TimeoutError):
+            return  # nobody can tell at the moment, or this user may not ask
+        if not found.get("streams"):
+            raise StreamMissing(f"for {subject}")
 
     async def settled(self) -> None:
         """Return when every write so far and during the wait has been answered or failed."""
@@ -202,7 +221,7 @@ class Publisher:
                     self._connection.report(error)
 
     def _unreachable(self) -> BoardUnreachable:
-        return BoardUnreachable(self._connection.url, "no connection, nothing was sent")
+        return BoardUnreachable(self._connection.url, "not connected: nothing was stored")
 
 
 def _no_stream(subject: str, headers: bytes) -> Exception:

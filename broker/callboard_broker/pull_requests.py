@@ -31,7 +31,7 @@ class PullOptions:
     """
 
     expires: float = 30.0
-    heartbeat: float = 5.0
+    heartbeat: float = 2.0
     max_bytes: int = 0
 
 

@@ -34,7 +34,7 @@ _OVERHEAD_BYTES = 64 * 1024  # subjects and headers count, beside the payload
 _HEARTBEAT_SECONDS = 1.0
 _EXPIRES_SECONDS = 30.0
 _INACTIVE_SECONDS = 60
-_CREATE_SECONDS = 5.0
+_CREATE_SECONDS = (1.0, 2.0, 5.0)  # a call to a leader that has just died is never answered
 _PAUSES = (0.02, 0.1, 0.5, 1.0)
 _NANO = 1_000_000_000
 
@@ -79,7 +79,7 @@ class Reader:
 
     async def __aenter__(self) -> Self:
         """Raises `StreamMissing`, `BoardUnreachable`, `StreamDrift`."""
-        await self._create()
+        await self._create(_CREATE_SECONDS[-1])
         self._forget = self._connection.at_restore(self._broken.set)
         self._tending = asyncio.create_task(self._tend(), name=f"reader of {self._stream}")
         return self
@@ -215,7 +215,7 @@ class Reader:
             self._broken.clear()
             try:
                 await self._connection.reached()
-                await self._create()
+                await self._create(_CREATE_SECONDS[min(attempt, len(_CREATE_SECONDS) - 1)])
             except (BoardUnreachable, NoResponder, TimeoutError, ApiError, StreamMissing) as error:
                 if self._connection.closed:
                     self._fail(error)
@@ -228,9 +228,9 @@ class Reader:
             else:
                 return
 
-    async def _create(self) -> None:
+    async def _create(self, seconds: float) -> None:
         self._leave()
-        self._last, _ = await last_sequence(self._connection, self._stream)
+        self._last, _ = await last_sequence(self._connection, self._stream, timeout=seconds)
         if self._last < self._position:
             # A stream that ends before our position is not the one that we have read.
             wanted = f"{self._position} or more"
@@ -240,7 +240,7 @@ class Reader:
         answer = await self._connection.api(
             f"CONSUMER.CREATE.{self._stream}.{self._name}",
             {"stream_name": self._stream, "config": self._config(), "action": "create"},
-            timeout=_CREATE_SECONDS,
+            timeout=seconds,
         )
         if answer.get("num_pending", 0) == 0:
             self._advance(self._last)

@@ -131,12 +131,17 @@ async def ensure_streams(connection: Connection, topology: Topology) -> None:
         _check(wanted, found)
 
 
-async def last_sequence(connection: Connection, stream: str) -> tuple[int, int]:
+async def last_sequence(
+    connection: Connection,
+    stream: str,
+    *,
+    timeout: float = 5.0,  # noqa: ASYNC109  as for `Connection.request`
+) -> tuple[int, int]:
     """Return the stream's last sequence and the server's time (Unix ms); sets the clock.
 
     Raises `StreamMissing`, and what `Connection.request` raises.
     """
-    info = await connection.api(f"STREAM.INFO.{stream}")
+    info = await connection.api(f"STREAM.INFO.{stream}", timeout=timeout)
     now_ms = read_time_ns(info["ts"]) // 1_000_000
     connection.clock.set_ms(now_ms)
     return int(info["state"]["last_seq"]), now_ms

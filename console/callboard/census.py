@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from callboard_broker.connection import Connection
@@ -12,7 +14,7 @@ from callboard_broker.streams import Topology, last_sequence
 from callboard_broker.wire import Beat, decode_beat
 from callboard_router.engine import ROUTERS
 
-__all__ = ["Census", "Seen", "take_census"]
+__all__ = ["Census", "Seen", "hosts_there", "take_census"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,3 +56,23 @@ async def take_census(
         hosts=[seen for seen in alive if seen.beat.pool != ROUTERS],
         routers=[seen for seen in alive if seen.beat.pool == ROUTERS],
     )
+
+
+async def hosts_there(connection: Connection, topology: Topology, names: Collection[str]) -> None:
+    """Return when every host of `names` has said that it is there. Raises `StreamMissing`."""
+    missing = set(names)
+    there = asyncio.Event()
+
+    def hear(records: list[Record]) -> None:
+        for record in records:
+            try:
+                beat = decode_beat(record.data)
+            except BadInput:
+                continue
+            if not beat.gone:
+                missing.discard(beat.host)
+        if not missing:
+            there.set()
+
+    async with Reader(connection, topology.beats, start=1, callback=hear):
+        await there.wait()

@@ -14,15 +14,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
 
+from callboard.census import hosts_there
 from callboard.keeper import Keeper, PartFailed
+from callboard_agents.options import host_name
+from callboard_broker.connection import open_link
 from callboard_broker.errors import ServerFailed
 from callboard_broker.server import EmbeddedServer, ServerOptions
+from callboard_broker.streams import Topology
+from callboard_broker.subjects import Subjects
 
 __all__ = ["PartFailed", "Stack", "StackOptions"]
 
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 10.0
 _DRAIN_SPARE_SECONDS = 15.0
+_AGENTS_SECONDS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +56,7 @@ class StackOptions:
 
 
 class Stack:
-    """`async with` starts everything and returns when router and ledger are ready; the end stops
+    """`async with` starts everything and returns when all of it is ready; the end stops
     everything in order. `wait` raises when a part cannot be kept alive.
 
     told: hears what happens, as (part, text). Start it from the main thread. Raises
@@ -65,6 +71,7 @@ class Stack:
         self._keepers: list[Keeper] = []
         self._hosts: Keeper | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._pool = host_name()
         self._stopping = False
 
     @property
@@ -120,10 +127,24 @@ class Stack:
                     task.result()
         finally:
             ready.cancel()
+            await asyncio.wait([ready])
 
     async def _all_ready(self) -> None:
         for keeper in self._keepers:
             await keeper.ready.wait()
+        names = [f"{self._pool}-{number}" for number in range(self.options.processes)]
+        if not self.options.agents:
+            return
+        try:
+            async with (
+                asyncio.timeout(_AGENTS_SECONDS),
+                open_link(self.url, name="callboard up") as connection,
+            ):
+                topology = Topology(Subjects(self.options.prefix))
+                await hosts_there(connection, topology, names)
+        except TimeoutError:
+            log = self._log("agents")
+            self._told("agents", f"not all of them are there after {_AGENTS_SECONDS} s; see {log}")
 
     def _make_keepers(self) -> list[Keeper]:
         options = self.options
@@ -150,9 +171,10 @@ class Stack:
         )
         if options.agents:
             count = str(options.processes)
+            name = ["--name", self._pool]
             self._hosts = Keeper(
                 "agents",
-                ["agents", "run", *options.agents, "--processes", count, *place],
+                ["agents", "run", *options.agents, "--processes", count, *place, *name],
                 log=self._log("agents"),
                 env=env,
                 told=self._told,

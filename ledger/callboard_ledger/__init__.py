@@ -6,7 +6,8 @@ from callboard_ledger.aggregate import Aggregator
 from callboard_ledger.heads import Head, HeadFile
 from callboard_ledger.replay import Replay, Replayed, render, replay
 from callboard_ledger.serve import LedgerOptions, run_ledger
-from callboard_ledger.store import Query, SqliteStore, Store
+from callboard_ledger.sqlite_store import SqliteStore
+from callboard_ledger.store import Query, Store
 from callboard_ledger.verify import VerifyReport, verify, verify_board
 from callboard_ledger.views import FlowView, ListView, PositionView, TaskView
 

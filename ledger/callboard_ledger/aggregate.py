@@ -12,8 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from callboard_broker.errors import BadInput
-from callboard_broker.graph import chart
 from callboard_broker.record import Record
 from callboard_broker.rule import (
     Life,
@@ -37,8 +35,9 @@ from callboard_broker.wire import (
     Quarantined,
     Settled,
 )
+from callboard_ledger.flow_plan import expand, plan
 from callboard_ledger.reading import Reading, read
-from callboard_ledger.rows import Changes, Flow, FlowStep, Merge, Task
+from callboard_ledger.rows import Changes, Flow, Merge, Task
 
 __all__ = ["Aggregator", "Verdict"]
 
@@ -243,7 +242,7 @@ class Aggregator:
             dirty=True,
         )
         if isinstance(reading.event, FlowRun):
-            _plan(flow, reading.event)
+            plan(flow, reading.event)
         self.flows[flow.seq] = flow
         self._dirty_flows.append(flow)
         return True
@@ -284,7 +283,7 @@ class Aggregator:
         if step.follows is not None:
             return False
         if event.error is None:
-            _expand(flow, step, event.items)
+            expand(flow, step, event.items)
         else:
             step.total = step.failed = 1
         self._touch_flow(flow)
@@ -379,31 +378,6 @@ class Aggregator:
 
 def _untouched(life: Life) -> bool:
     return life.state == "waiting" and life.attempt == 0
-
-
-def _plan(flow: Flow, run: FlowRun) -> None:
-    """Lay out the steps of a posted workflow; one that can never run has its error instead."""
-    flow.name = run.name
-    if run.shard is not None:
-        flow.shard = run.shard
-    try:
-        graph = chart(run)
-    except BadInput as error:
-        flow.error = Failure("BadInput", error.reason, field=error.field)
-        return
-    for name, node in graph.nodes.items():
-        total = 1 if node.step.each is None and node.follows is None else None
-        flow.steps[name] = FlowStep(
-            name, node.step.capability, total, priority=node.step.priority, follows=node.follows
-        )
-
-
-def _expand(flow: Flow, step: FlowStep, items: int) -> None:
-    """A fan-out has `items` elements, and so has every step that follows it item by item."""
-    step.total = items
-    for other in flow.steps.values():
-        if other.follows == step.id:
-            _expand(flow, other, items)
 
 
 def _number(text: str) -> int | None:

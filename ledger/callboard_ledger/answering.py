@@ -6,15 +6,23 @@ an answer that names what is wrong with it, and stops nothing.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from callboard_broker.connection import Connection
+from callboard_broker.connection import Connection, NoResponder, Sink
 from callboard_broker.direct import get_message
-from callboard_broker.errors import BadInput, StreamMissing, UnknownTask
+from callboard_broker.errors import (
+    BadInput,
+    BoardUnreachable,
+    CallboardError,
+    StreamMissing,
+    UnknownTask,
+)
 from callboard_broker.rule import TaskState
 from callboard_broker.streams import Topology
 from callboard_broker.subjects import ALL_TENANTS
@@ -30,10 +38,25 @@ from callboard_broker.wire import (
 from callboard_ledger.aggregate import Aggregator
 from callboard_ledger.rows import Flow, Task
 from callboard_ledger.store import Query, Store
-from callboard_ledger.views import Answer, FlowView, ListView, PositionView, TaskView, view
+from callboard_ledger.views import (
+    Answer,
+    Complaint,
+    ErrorView,
+    FlowView,
+    ListView,
+    PositionView,
+    TaskView,
+    view,
+)
 
 __all__ = ["VERBS", "Answering", "ListQuestion", "PositionQuestion", "StatusQuestion"]
 
+_log = logging.getLogger(__name__)
+
+_QUEUE = "ledger"
+_MOST_ASKED = 20_000  # questions that may wait; all handles of a big client ask after an outage
+_AT_ONCE = 64
+_ANSWER_BYTES = 900 * 1024
 _HOPS = 8  # a merge names a post that is no merge itself, unless somebody meddled
 
 Id = Annotated[str, Meta(min_length=1, max_length=128)]
@@ -93,6 +116,58 @@ class Answering:
         self._flush = flush
         self._catch_up = catch_up
         self._position = position
+        self._asked = 0
+        self._turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def listen(self, group: asyncio.TaskGroup) -> list[Sink]:
+        """Answer what is asked, in tasks of `group`, until the sinks are closed."""
+
+        def asked(subject: str, reply: str, _headers: bytes, data: bytes) -> None:
+            if not reply:
+                return
+            if self._asked >= _MOST_ASKED:
+                _log.warning("%d questions wait for an answer; one more is dropped", self._asked)
+                return
+            self._asked += 1
+            group.create_task(self._respond(subject, reply, data))
+
+        subjects = self._topology.subjects
+        return [
+            await self._connection.sink(subjects.ask_filter(verb), asked, queue=_QUEUE)
+            for verb in sorted(VERBS)
+        ]
+
+    async def _respond(self, subject: str, reply: str, data: bytes) -> None:
+        tenant, verb = subject.split(".")[2:4]
+        try:
+            async with self._turns:
+                answer: Answer = await self.answer(tenant, verb, data)
+        except (BoardUnreachable, NoResponder, TimeoutError) as error:
+            # Like a ledger that is down: the asker will ask again, and must not take "not now"
+            # for a statement about the task.
+            _log.warning("a question on %s cannot be answered now: %s", subject, error)
+            return
+        except BadInput as error:
+            answer = ErrorView(Complaint(type(error).__name__, error.reason, error.field))
+        except CallboardError as error:
+            answer = ErrorView(Complaint(type(error).__name__, str(error)))
+        except Exception as error:  # noqa: BLE001  one question must not stop the others
+            self._connection.report(error)
+            answer = ErrorView(Complaint("Internal", f"{type(error).__name__}: see the log"))
+        finally:
+            self._asked -= 1
+        self._send(reply, answer)
+
+    def _send(self, reply: str, answer: Answer) -> None:
+        data = msgspec.json.encode(answer)
+        while isinstance(answer, ListView) and len(data) > _ANSWER_BYTES and len(answer.items) > 1:
+            answer = ListView(answer.items[: len(answer.items) // 2], answer.position)
+            data = msgspec.json.encode(answer)
+        try:
+            self._connection.send(reply, data)
+        except BadInput as error:
+            complaint = Complaint(type(error).__name__, error.reason, error.field)
+            self._connection.send(reply, msgspec.json.encode(ErrorView(complaint)))
 
     async def answer(self, tenant: str, verb: str, data: bytes) -> Answer:
         """Answer one question. Raises `BadInput`, `UnknownTask`, and what the server raises."""

@@ -45,11 +45,17 @@ class Tail(NamedTuple):
 
 
 class Auditor:
-    """Gathers leaves and writes them in batches. `flush` now and then; `resume` when `unsure`."""
+    """Gathers leaves and writes them in batches. `flush` now and then; `resume` when `unsure`.
 
-    def __init__(self, publish: Publish, tail: Tail, *, batch: int = 500) -> None:
+    batch: so many leaves are written without waiting for `flush`. most_bytes: of one message.
+    """
+
+    def __init__(
+        self, publish: Publish, tail: Tail, *, batch: int = 500, most_bytes: int = _MOST_BYTES
+    ) -> None:
         self._publish = publish
         self._batch = batch
+        self._most_bytes = min(most_bytes, _MOST_BYTES)
         self._waiting: deque[tuple[int, bytes]] = deque()
         self._in_flight = 0
         self._added = tail.last
@@ -93,7 +99,7 @@ class Auditor:
         size = 0
         for _, leaf in islice(self._waiting, _MOST_LEAVES):
             size += len(leaf) + 1
-            if size > _MOST_BYTES and leaves:
+            if size > self._most_bytes and leaves:
                 break
             leaves.append(leaf)
         self._in_flight = len(leaves)

@@ -15,6 +15,8 @@ import pytest
 from tests.commands import Shell, UpBoard, running_board
 
 AGENTS = """
+import asyncio
+
 from callboard import Context, agent
 
 @agent("echo")
@@ -177,8 +179,8 @@ def test_a_second_interrupt_ends_what_still_runs_at_once(tmp_path: Path):
     (tmp_path / "my_agents.py").write_text(AGENTS)
     with running_board(tmp_path, "--agents", "my_agents.py", "--processes", "1") as running:
         task = running.shell.json("submit", "slow")["id"]
-        while running.shell.json("status", task)["state"] != "running":
-            pass
+        while (state := running.shell.json("status", task)["state"]) != "running":
+            assert state == "waiting"
         begun = time.monotonic()
         running.process.send_signal(signal.SIGINT)
         wait_until_draining(running)

@@ -150,7 +150,7 @@ async def test_without_a_server_a_put_tells_that_nothing_was_sent(nats: NatsServ
     ):
         nats.kill()
         await lost.count(1)
-        with pytest.raises(BoardUnreachable, match="nothing was sent"):
+        with pytest.raises(BoardUnreachable, match="nothing was stored"):
             await publisher.put(f"{nats.prefix}.x", b"", timeout=0.1)
 
 

@@ -25,7 +25,8 @@ from callboard_ledger.directory import LedgerDirectory
 from callboard_ledger.heads import HeadFile
 from callboard_ledger.rows import Flow, Task
 from callboard_ledger.scan import scan
-from callboard_ledger.store import Query, SqliteStore
+from callboard_ledger.sqlite_store import SqliteStore
+from callboard_ledger.store import Query
 from callboard_ledger.verify import verify_board
 from tests.ledger_journal import random_journal
 from tests.servers import NatsServer
@@ -127,7 +128,7 @@ async def check(link: Connection, topology: Topology, directory: Path) -> None:
         store.close()
     assert kept.position == whole.position == _EVENTS
     assert (kept.epoch, kept.void, kept.malformed) == (whole.epoch, whole.void, whole.malformed)
-    rows = [*whole.tasks.values(), *whole.flows.values()]
+    rows: list[Task | Flow] = [*whole.tasks.values(), *whole.flows.values()]
     assert {row.id: plain(row) for row in found} == {row.id: plain(row) for row in rows}
     heads = HeadFile(directory).all()
     report = await verify_board(link, topology, heads)

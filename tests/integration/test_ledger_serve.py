@@ -304,6 +304,27 @@ async def test_two_ledgers_share_a_board_but_not_a_directory(
         assert report.audited == 301
 
 
+async def test_an_audit_log_that_refused_writes_for_long_covers_every_event_afterwards(
+    nats: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("callboard_ledger.audit._MOST_WAITING", 40)
+    async with opened(nats) as board, running(options_of(nats, tmp_path)):
+        topology = Topology(board.subjects)
+        info = await board.link.api(f"STREAM.INFO.{topology.audit}")
+        verb = f"STREAM.UPDATE.{topology.audit}"
+        await board.link.api(verb, info["config"] | {"max_msg_size": 10})
+        for _ in range(50):
+            task = await board.run_task()
+        assert (await board.status(task))["state"] == "succeeded"
+        assert (await board.position())["audited"] < 100
+        await board.link.api(verb, info["config"])
+        await board.run_task()
+        await board.position(audited=154)
+        report = await verify_board(board.link, topology)
+        assert report.ok
+        assert report.audited == 154
+
+
 async def test_an_audit_log_that_was_replaced_while_it_ran_is_not_extended(
     nats: NatsServer, tmp_path: Path
 ) -> None:

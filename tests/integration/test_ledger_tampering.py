@@ -18,6 +18,7 @@ from callboard_broker.wire import Epoch, encode
 from callboard_ledger.heads import HeadFile
 from callboard_ledger.serve import LedgerOptions, run_ledger
 from callboard_ledger.verify import VerifyReport, verify_board
+from tests.nats_blocks import Forged, forge
 from tests.servers import NatsServer
 
 _EVENTS = 60
@@ -66,14 +67,17 @@ class Board:
         (block,) = store.glob("*.blk")
         return block
 
-    def tamper(self, stream: str, change: Callable[[bytearray], None]) -> None:
-        """Change the block while the server is stopped, and make the server read it anew."""
+    def tamper(
+        self, stream: str, change: Callable[[bytearray], None], *, index: bool = False
+    ) -> None:
+        """Change the block while the server is stopped; `index` keeps what it knew of it."""
         self.nats.stop()
         block = self.messages(stream)
         data = bytearray(block.read_bytes())
         change(data)
         block.write_bytes(data)
-        (block.parent / "index.db").unlink(missing_ok=True)
+        if not index:
+            (block.parent / "index.db").unlink()
         self.nats.restart()
 
 
@@ -115,18 +119,57 @@ def test_an_untouched_store_verifies_also_after_a_restart_of_server_and_ledger(
     [(b"mark-payload", 3), (b"mark-subject", 3), (b"mark-header", 3), (b"task.acme.mark", -40)],
     ids=["payload", "subject", "header", "time"],
 )
-def test_one_flipped_byte_in_the_journal_is_named(board: Board, mark: bytes, offset: int) -> None:
+@pytest.mark.parametrize("index", [False, True], ids=["without-index", "with-index"])
+def test_one_flipped_byte_in_the_journal_is_named(
+    board: Board, mark: bytes, offset: int, *, index: bool
+) -> None:
     if offset < 0:  # the subject stands behind its length (2 bytes) and the time (8)
         mark, offset = f"{board.nats.prefix}.{mark.decode()}".encode(), -6
-    board.tamper(board.topology.journal, flip(mark, offset))
+    board.tamper(board.topology.journal, flip(mark, offset), index=index)
     report = uvloop.run(board.verify())
     assert not report.ok
     assert _TARGET in named(report)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda true: true._replace(payload=true.payload.replace(b"mark", b"evil")),
+        lambda true: true._replace(subject=true.subject.replace(b"mark", b"evil")),
+        lambda true: true._replace(headers=true.headers.replace(b"mark", b"evil")),
+        lambda true: true._replace(at_ns=true.at_ns - 1),
+    ],
+    ids=["payload", "subject", "header", "time"],
+)
+def test_an_event_that_was_forged_with_its_checksum_is_named(
+    board: Board, change: Callable[[Forged], Forged]
+) -> None:
+    journal = board.topology.journal
+    board.tamper(journal, lambda block: forge(block, journal, 1, _TARGET, change))
+    report = uvloop.run(board.verify())
+    assert report.events == _EVENTS  # the server serves it as its own
+    assert [(f.kind, f.first, f.last) for f in report.findings] == [
+        ("event-changed", _TARGET, _TARGET)
+    ]
+
+
+def test_a_leaf_that_was_forged_to_fit_a_forged_event_is_named(board: Board) -> None:
+    def change(true: Forged) -> Forged:
+        return true._replace(payload=true.payload.replace(b'"client"', b'"nobody"'))
+
+    audit = board.topology.audit
+    board.tamper(audit, lambda block: forge(block, audit, 1, 1, change))
+    report = uvloop.run(board.verify())
+    assert report.batches == 1
+    assert {finding.kind for finding in report.findings} == {"batch-changed"}
+
+
 @pytest.mark.parametrize("mark", [b'"leaves":[[1,"', b'"head":"', b'"previous":"', b".audit."])
-def test_one_flipped_byte_in_the_audit_log_is_named(board: Board, mark: bytes) -> None:
-    board.tamper(board.topology.audit, flip(mark, len(mark)))
+@pytest.mark.parametrize("index", [False, True], ids=["without-index", "with-index"])
+def test_one_flipped_byte_in_the_audit_log_is_named(
+    board: Board, mark: bytes, *, index: bool
+) -> None:
+    board.tamper(board.topology.audit, flip(mark, len(mark)), index=index)
     report = uvloop.run(board.verify())
     assert not report.ok
     assert {finding.kind for finding in report.findings} & {

@@ -1,49 +1,24 @@
 """The independent checker: it reads the journal with a rule of its own and allows no exception.
 
-It shares no code with the fold. At every message it compares its own result with that of the real
-fold, and every event of a router must be one that the journal up to there justifies.
+It shares no code with the fold, to which its own result is compared at every message
+(`reference.py`). Every event of a router must be one that the journal up to there justifies.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from callboard_broker.subjects import Subjects
 from callboard_broker.wire import Dispatch
-from callboard_router.fold import apply
-from callboard_router.state import State
-from tests.simulation.flows import FlowSpec, FlowView, NotThere
+from tests.simulation.flows import FlowView, NotThere
+from tests.simulation.reference import Reference, View
+from tests.simulation.sent import Memory, Sent
 from tests.simulation.server import Stored
 from tests.simulation.world import Violation, World
 
-__all__ = ["Checker", "Sent"]
-
-_NONCE_MS = 60_000
-_KEY_MS = 24 * 3_600_000
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Sent:
-    """What a poster sends and what must become of it.
-
-    kind: `task`, `flow`, `bad` (a post to be refused, naming the field `refused_for`), `garbage` (to be quarantined) or
-    `outcome` (a forged one). remembered: whether its nonce and key are.
-    """
-
-    kind: str
-    tenant: str
-    subject: str
-    data: bytes
-    payload: Any = None
-    flow: FlowSpec | None = None
-    refused_for: str = ""
-    nonce: str | None = None
-    key: str | None = None
-    remembered: bool = True
-    acked: list[int] = field(default_factory=list)
+__all__ = ["Checker"]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -61,7 +36,10 @@ class _Task:
 
 
 class Checker:
-    """Watches the journal and the outside table. clock_error_ms: how wrong a host's clock may be."""
+    """Watches the journal and the outside table.
+
+    digests: of the state, by sequence. clock_error_ms: how wrong the clock of a host may be.
+    """
 
     def __init__(
         self, world: World, digests: dict[int, str], *, lost_limit: int, clock_error_ms: int
@@ -74,16 +52,14 @@ class Checker:
         self.merges: dict[str, str] = {}
         self.unreadable: set[int] = set()
         self._world = world
-        self._digests = digests
         self._lost_limit = lost_limit
         self._clock_error_ms = clock_error_ms
-        self._fold = State()
-        self._subjects = Subjects()
+        self._reference = Reference(digests)
         self._epoch = 0
         self._limits: dict[str, int] = {}
         self._in_use: Counter[str] = Counter()
         self._tenants: dict[str, str] = {}
-        self._known: dict[tuple[str, str, str], tuple[str, int]] = {}
+        self._memory = Memory()
         self._dispatched: dict[tuple[str, int], Any] = {}
         self._sent: dict[int, Sent] = {}
 
@@ -105,13 +81,10 @@ class Checker:
                     "fence", f"{kind} of epoch {event['epoch']} at {record.seq}, in {self._epoch}"
                 )
             getattr(self, f"_on_{kind}")(record, event)
-        apply(self._fold, self._subjects, *record[:2], (record.subject, record.data))
-        self._fold.fresh.clear()
-        self._compare(record.seq)
+        self._reference.fold(record)
+        self._reference.compare(self._view(), record.seq)
 
-    def started(
-        self, dispatch: Dispatch, host: str, incarnation: str, payload: Any
-    ) -> None:
+    def started(self, dispatch: Dispatch, host: str, incarnation: str, payload: Any) -> None:
         """The outside table: a handler begins, really."""
         key = (dispatch.task, dispatch.attempt)
         late = self._world.server_ms - dispatch.start_by
@@ -125,6 +98,23 @@ class Checker:
         if payload != self._dispatched[key]:
             raise Violation("I5", f"{key} got {payload}, must get {self._dispatched[key]}")
         self.starts[key] = (host, incarnation, self._world.now)
+
+    def _view(self) -> View:
+        return View(
+            tasks={
+                name: (task.state, task.attempt, task.lost, task.failed)
+                for name, task in self.tasks.items()
+            },
+            in_use=self._in_use,
+            rest=(
+                self._epoch,
+                self._limits,
+                set(self.flows),
+                set(self.merges),
+                set(self.unreadable),
+            ),
+            ended=self.ends,
+        )
 
     def finish(self, sent: list[Sent], stored: list[Stored]) -> None:
         """Everything has come to rest."""
@@ -153,7 +143,9 @@ class Checker:
             if record.subject == "cb.run.epoch":
                 self._epoch = record.seq
             return
-        if tag.remembered and self._is_repeat(record, tag):
+        first = self._memory.first(name, tag, record.at_ms) if tag.remembered else None
+        if first is not None:
+            self.merges[name] = first
             return
         if tag.flow is not None:
             self.flows[name] = FlowView(tag.flow, record.seq)
@@ -162,19 +154,6 @@ class Checker:
             self.tasks[name] = _Task(tenant=tag.tenant, bad_field=tag.refused_for, failed=True)
         else:
             self.tasks[name] = _Task(tenant=tag.tenant, payload=tag.payload)
-
-    def _is_repeat(self, record: Stored, tag: Sent) -> bool:
-        name = str(record.seq)
-        places = [("nonce", tag.nonce, _NONCE_MS), ("key", tag.key, _KEY_MS)]
-        for what, value, _ in places:
-            first = self._known.get((what, tag.tenant, value or ""))
-            if value is not None and first is not None and first[1] > record.at_ms:
-                self.merges[name] = first[0]
-                return True
-        for what, value, window in places:
-            if value is not None:
-                self._known[(what, tag.tenant, value)] = (name, record.at_ms + window)
-        return False
 
     def _grow(self, flow_id: str) -> None:
         """Tasks whose own needs are met exist from here on."""
@@ -328,30 +307,3 @@ class Checker:
         if event["seq"] not in self.unreadable:
             raise Violation("I8", f"{event} quarantines what can be read")
         self.unreadable.discard(event["seq"])
-
-    # -- against the fold
-
-    def _compare(self, seq: int) -> None:
-        fold = self._fold
-        mine = {
-            name: (task.state, task.attempt, task.lost, task.failed)
-            for name, task in self.tasks.items()
-        }
-        theirs = {
-            name: (task.life.state, task.life.attempt, task.life.lost, task.life.failure is not None)
-            for name, task in fold.tasks.items()
-        }
-        if mine != theirs:
-            odd = [name for name in mine | theirs if mine.get(name) != theirs.get(name)]
-            both = all(name in mine and name in theirs for name in odd)
-            shown = [(name, mine.get(name), theirs.get(name)) for name in odd[:5]]
-            rule = "I5" if not both and "." in odd[0] and odd[0] not in self.ends else "I3"
-            raise Violation(rule, f"after {seq} the fold differs (task, checker, fold): {shown}")
-        if +self._in_use != +fold.in_use:
-            raise Violation("I2", f"after {seq} in use {+self._in_use}, the fold {+fold.in_use}")
-        rest = (fold.epoch, fold.limits, set(fold.flows), set(fold.merges), set(fold.unreadable))
-        own = (self._epoch, self._limits, set(self.flows), set(self.merges), self.unreadable)
-        if own != rest:
-            raise Violation("I4", f"after {seq} the fold differs: {own}, the fold {rest}")
-        if seq % 8 == 0:
-            self._digests[seq] = fold.digest()

@@ -6,7 +6,6 @@ connection of their own, as they have a thread of their own.
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,42 +15,19 @@ import msgspec
 from callboard_agents.attempts import Attempts, Confirm, Life, Start
 from callboard_broker.subjects import Subjects
 from callboard_broker.wire import Beat, Dispatch, Failure, Offer, Outcome, decode_event, encode
-from callboard_router.liveness import Timing
 from tests.simulation.checker import Checker
 from tests.simulation.network import Link
 from tests.simulation.server import Refused, Server, Stored
+from tests.simulation.work import Serves, work
 from tests.simulation.world import EPOCH_MS, Process, World
 
-__all__ = ["CLOCK_ERROR_MS", "Host", "Serves", "work"]
+__all__ = ["CLOCK_ERROR_MS", "Host"]
 
 CLOCK_ERROR_MS = 50
 _ASK = 2.0
 _AGAIN = 0.1
 _RESEND = 0.2
 _SUBJECTS = Subjects()
-
-
-def work(payload: Any) -> dict[str, Any]:
-    """What every handler computes; `list` and `pad` in the payload shape the result."""
-    asked = payload if isinstance(payload, dict) else {}
-    text = msgspec.json.encode(payload, order="sorted")
-    result: dict[str, Any] = {"v": zlib.crc32(text) % 100_000}
-    if "list" in asked:
-        result["list"] = [result["v"] + n for n in range(asked["list"])]
-    if "pad" in asked:
-        result["pad"] = "x" * asked["pad"]
-    return result
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Serves:
-    """What a host serves. slots: per capability. slow: of how many seconds a handler may take."""
-
-    pool: str
-    capabilities: tuple[str, ...]
-    slots: int
-    slow: float
-    timing: Timing
 
 
 @dataclass(slots=True, eq=False)
@@ -176,9 +152,7 @@ class Host(Process):
         dispatch = decode_event("dispatch", record.data)
         if not isinstance(dispatch, Dispatch):
             raise TypeError(dispatch)
-        verdict = self.attempts.offered(
-            dispatch, record.seq, now_ms=self._server_ms, now=self.mono
-        )
+        verdict = self.attempts.offered(dispatch, record.seq, now_ms=self._server_ms, now=self.mono)
         tenant = record.subject.split(".")[2]
         if isinstance(verdict, Start):
             self._used[queue] += 1

@@ -6,9 +6,9 @@ import json
 import random
 from typing import Any
 
-from tests.simulation.checker import Sent
 from tests.simulation.flows import CAPABILITIES, draw_flow
 from tests.simulation.network import Link
+from tests.simulation.sent import Sent
 from tests.simulation.server import Server
 from tests.simulation.world import Process, World
 

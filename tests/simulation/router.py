@@ -67,7 +67,7 @@ class Router(Process):
             f"{self.name}-{self._starts}", Subjects(), self._policy, secret=self._secret
         )
         self._known_seq: int | None = None
-        self._ahead_ms = 0
+        self._ahead_ms = self._heard_to = 0
         self._first = True
         self._until = 0
         self._scheduled = False
@@ -111,7 +111,7 @@ class Router(Process):
                 self._learn()
             return
         self._known_seq = last
-        self._link.send("hear", self._hear)
+        self._link.send("hear", self._heard_to, self._hear)
         self._link.send("read", self.engine.state.seq + 1, self._read)
         if self._first:
             self._first = False
@@ -152,6 +152,7 @@ class Router(Process):
 
     def _heard(self, records: list[Stored]) -> None:
         for record in records:
+            self._heard_to = record.seq
             self._saw(record.at_ms)
             age = max(0, self._server_ms - record.at_ms) / 1000
             self.engine.heard(decode_beat(record.data), at=self.mono - age)
@@ -284,6 +285,7 @@ def _value(source: Source, found: Any) -> Any:
     if source.inputs:
         return msgspec.json.decode(decode_flow_run(found.data).inputs)
     event = decode_event("outcome", found.data)
-    if not isinstance(event, Outcome) or not isinstance(event.result, msgspec.Raw):
+    result = event.result if isinstance(event, Outcome) else msgspec.UNSET
+    if result is msgspec.UNSET:
         raise LookupError(source.seq)
-    return msgspec.json.decode(event.result)
+    return msgspec.json.decode(result)

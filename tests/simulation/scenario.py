@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from callboard_router.decide import Policy
 from callboard_router.liveness import Timing
-from tests.simulation.checker import Checker, Sent
+from tests.simulation.checker import Checker
 from tests.simulation.flows import CAPABILITIES
-from tests.simulation.host import CLOCK_ERROR_MS, Host, Serves
+from tests.simulation.host import CLOCK_ERROR_MS, Host
 from tests.simulation.posters import TENANTS, Poster, draw_post
 from tests.simulation.router import Router
+from tests.simulation.sent import Sent
 from tests.simulation.server import Server
+from tests.simulation.work import Serves
 from tests.simulation.world import Process, Violation, World
 
 __all__ = ["Report", "simulate"]
@@ -94,9 +96,11 @@ class _Scenario:
 
     def _add_hosts(self, timing: Timing, pools: dict[str, str]) -> None:
         rng = self.world.rng
-        served = [("shared", CAPABILITIES)]
-        for _ in range(rng.randint(1, 3)):
-            served.append(("shared", tuple(rng.sample(CAPABILITIES, rng.randint(1, 3)))))
+        served: list[tuple[str, tuple[str, ...]]] = [("shared", CAPABILITIES)]
+        served += [
+            ("shared", tuple(rng.sample(CAPABILITIES, rng.randint(1, 3))))
+            for _ in range(rng.randint(1, 3))
+        ]
         if pools:
             served.append(("coral", CAPABILITIES))
         for number, (pool, capabilities) in enumerate(served):
@@ -107,9 +111,7 @@ class _Scenario:
                 slow=rng.choice((1.0, 5.0, 30.0)),
                 timing=timing,
             )
-            self.processes.append(
-                Host(self.world, self.server, f"h{number}", serves, self.checker)
-            )
+            self.processes.append(Host(self.world, self.server, f"h{number}", serves, self.checker))
 
     def run(self) -> Report:
         world = self.world
@@ -140,7 +142,6 @@ class _Scenario:
             struck=world.faults.struck,
         )
 
-
     def _is_over(self) -> bool:
         return self.checker.idle and not any(poster.open for poster in self.posters)
 
@@ -151,7 +152,10 @@ def _kind(subject: str) -> str:
 
 
 def simulate(seed: int, *, storm: bool = False) -> Report:
-    """Run one seed. storm: see `Faults`. Raises `Violation` with the trace, or whatever broke a component."""
+    """Run one seed; storm: see `Faults`.
+
+    Raises `Violation` with the trace; `I8` if a component breaks.
+    """
     scenario = _Scenario(seed, storm=storm)
     try:
         return scenario.run()

@@ -1,8 +1,8 @@
 """A NATS server as far as Callboard rests on it: a journal with guards, beats, durables, questions.
 
 The guard is NATS's own: a write that names a sequence is refused with 10071 unless the last message
-on `cb.run.epoch` has exactly that sequence. A crash keeps the journal, loses the beats, breaks every
-connection, and hands out anew, as if never delivered, a random part of what durables had delivered.
+on `cb.run.epoch` has exactly that sequence. A crash keeps the journal, may lose the beats, breaks
+every connection, and a random part of what was delivered is handed over again, as if new.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ class Server:
         self.crashes += 1
         self.up = False
         self.life += 1
-        self._beats.clear()
-        self._beat_seq = 0
+        if rng.random() < 0.5:
+            self._beats.clear()
         for waiting in (self._readers, self._hearers, self._routers):
             waiting.clear()
         self._asked.clear()
@@ -205,11 +205,11 @@ class Server:
         for hearer, call in self._hearers:
             hearer.push(call, [stored])
 
-    def _on_hear(self, pipe: Pipe, _number: None, call: Any) -> None:
+    def _on_hear(self, pipe: Pipe, _number: None, after: int, call: Any) -> None:
         if pipe.open:
             self._hearers = [hearer for hearer in self._hearers if hearer[0].open]
             self._hearers.append((pipe, call))
-            pipe.push(call, list(self._beats.values()))
+            pipe.push(call, [beat for beat in self._beats.values() if beat.seq > after])
 
     # -- durables
 

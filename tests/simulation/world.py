@@ -18,20 +18,16 @@ __all__ = ["EPOCH_MS", "STEPS", "Faults", "Process", "Violation", "World"]
 EPOCH_MS = 1_700_000_000_000
 """What the server's clock shows when a world begins."""
 
-STEPS = (
-    "router.connect router.read router.heard router.decide router.write router.acked router.beat "
-    "router.tick router.fetched router.asked router.answer router.durable "
-    "host.connect host.delivered host.handed host.ask host.answered host.started "
-    "host.finish host.report host.reported host.beat host.beaten "
-    "poster.send poster.acked "
-    "server.stored server.refused server.handed server.beaten"
-).split()
+_PARTS = {
+    "router": ("connect read heard decide write acked beat tick fetched asked answer durable"),
+    "host": ("connect delivered handed ask answered started finish report reported beat beaten"),
+    "poster": "send acked",
+    "server": "stored refused handed beaten",
+}
+STEPS = [f"{party}.{step}" for party, steps in _PARTS.items() for step in steps.split()]
 """Every place at which a fault can strike."""
 
-_RARE = frozenset(
-    "router.connect router.fetched router.asked router.answer router.durable "
-    "host.connect host.ask host.answered server.refused".split()
-)
+_RARE = {"connect", "fetched", "asked", "ask", "answer", "answered", "durable", "refused"}
 _ODDS = (8, 5, 4, 3, 2, 1)
 _SLEEPS = (0.3, 1.5, 2.5, 4.0, 9.0, 26.0)
 
@@ -63,7 +59,7 @@ class Faults:
                 kind = rng.choice(("server", "server", "server", "stall"))
             else:
                 kind = rng.choices(("crash", "sleep", "cut", "both", "server", "stall"), _ODDS)[0]
-            nth = int(2 ** rng.uniform(0, 3 if step in _RARE else 7))
+            nth = int(2 ** rng.uniform(0, 3 if step.split(".")[1] in _RARE else 7))
             self._plan.setdefault(step, {})[nth] = kind
 
     def at(self, step: str) -> str | None:
@@ -185,9 +181,7 @@ class Process:
         """Do this step later, if this process still lives then."""
         self.world.after(delay, self._due, self.life, name, call, args)
 
-    def _due(
-        self, life: int, name: str, call: Callable[..., None], args: tuple[Any, ...]
-    ) -> None:
+    def _due(self, life: int, name: str, call: Callable[..., None], args: tuple[Any, ...]) -> None:
         if life == self.life:
             self.step(name, call, *args, timer=True)
 

@@ -13,7 +13,8 @@ from callboard_broker.record import Record
 from callboard_broker.wire import Failure
 from callboard_ledger.aggregate import Aggregator
 from callboard_ledger.rows import Flow, Task
-from callboard_ledger.store import Query, SqliteStore
+from callboard_ledger.sqlite_store import SqliteStore
+from callboard_ledger.store import Query
 from tests.ledger_journal import SUBJECTS, Scribe, fan_out, random_journal
 
 CAPABILITIES = {"plan": "planner", "build": "builder", "check": "checker", "report": "writer"}
@@ -384,7 +385,7 @@ class NaiveFold:
             task |= {"state": body["state"], "end_seq": seq}
             task["failed"] = task["failed"] or "error" in body
         elif kind == "merged":
-            return task["state"] == "waiting" and task["attempt"] == 0
+            return bool(task["state"] == "waiting" and task["attempt"] == 0)
         else:
             return False
         return True

@@ -13,7 +13,8 @@ from callboard_broker.wire import Failure
 from callboard_ledger.aggregate import Aggregator
 from callboard_ledger.directory import LedgerDirectory
 from callboard_ledger.rows import Task
-from callboard_ledger.store import Query, SqliteStore
+from callboard_ledger.sqlite_store import SqliteStore
+from callboard_ledger.store import Query
 from tests.ledger_journal import SUBJECTS, Scribe, fan_out
 
 

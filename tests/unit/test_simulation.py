@@ -15,12 +15,11 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from callboard_agents.attempts import Attempts, Refuse, Start
+from callboard_agents.attempts import Attempts
 from callboard_broker import rule
-from callboard_broker.wire import Dispatch, Lost, Outcome
+from callboard_broker.wire import Lost, Outcome
 from callboard_router import budget, decide, fold
 from callboard_router.decide import Desk
-from callboard_router.engine import Engine
 from callboard_router.liveness import Answer, Claim, Liveness
 from callboard_router.proposals import Proposal
 from callboard_router.state import State, Task

@@ -22,11 +22,7 @@ from callboard.demo.reviewing import review_alone, review_workflow
 from callboard.stack import Stack, StackOptions
 from callboard_broker.client import Board
 from callboard_broker.handle import Handle
-from callboard_broker.reader import Reader
-from callboard_broker.record import Record
 from callboard_broker.streams import Topology, last_sequence
-from callboard_broker.subjects import SHARED_POOL
-from callboard_broker.wire import decode_beat
 from callboard_ledger.views import PositionView
 
 __all__ = ["Killed", "Performance", "Result", "Watcher", "perform"]
@@ -126,7 +122,6 @@ async def _beside(stack: Stack, work: Coroutine[None, None, Result]) -> Result:
 async def _review(play: Performance, stack: Stack, watcher: Watcher, begun: float) -> Result:
     async with connect(stack.url, prefix=stack.options.prefix, tenant=TENANT) as board:
         topology = Topology(board.subjects)
-        await _agents_there(board, topology, play.agents)
         ready = time.monotonic()
         watcher.say("board", f"ready in {ready - begun:.1f} s, with {play.agents} agent processes")
         progress = Progress()
@@ -160,23 +155,6 @@ async def _review(play: Performance, stack: Stack, watcher: Watcher, begun: floa
         ready_seconds=ready - begun,
         wall_seconds=time.monotonic() - begun,
     )
-
-
-async def _agents_there(board: Board, topology: Topology, count: int) -> None:
-    """Return when `count` hosts have said that they are there."""
-    hosts: set[str] = set()
-    there = asyncio.Event()
-
-    def hear(records: list[Record]) -> None:
-        for record in records:
-            beat = decode_beat(record.data)
-            if beat.pool == SHARED_POOL and not beat.gone:
-                hosts.add(beat.host)
-        if len(hosts) >= count:
-            there.set()
-
-    async with Reader(board.connection, topology.beats, start=1, callback=hear):
-        await there.wait()
 
 
 async def _follow(

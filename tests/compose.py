@@ -1,0 +1,212 @@
+"""A board of `deploy/compose.yaml` for tests: its own project, password and port.
+
+Images that no registry gives: DEPLOY_BASE_IMAGE names one with python3 to build on (and
+DEPLOY_BUILDER_IMAGE one with pip, if that is another), and without the official NATS image the
+server is the one in Callboard's own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+import docker.errors
+import docker.utils
+from docker.models.containers import Container
+
+from tests.servers import require
+
+__all__ = ["DEPLOY", "Project", "base_image", "compose_command", "open_engine", "open_project"]
+
+DEPLOY = Path(__file__).parents[1] / "deploy"
+
+_BASE = "python:3.13-slim-bookworm"
+_NATS = "nats:2.15.1-alpine"
+_SECONDS = 60
+_COMPOSE_SECONDS = 300
+
+
+@contextmanager
+def open_engine() -> Iterator[docker.DockerClient]:
+    """The engine on this machine; the test is skipped where none answers."""
+    address = docker.utils.parse_host(os.environ.get("DOCKER_HOST"))
+    if not address.startswith("http+unix://"):
+        require("docker", f"the board is published on the loopback of {address}, not on ours")
+    try:
+        # The docker package leaks a socket when it finds out itself, and warnings are errors.
+        with socket.socket(socket.AF_UNIX) as door:
+            door.connect(address.removeprefix("http+unix://"))
+        engine = docker.from_env(timeout=_COMPOSE_SECONDS)
+    except (OSError, docker.errors.DockerException) as error:
+        require("docker", f"no Docker engine answers ({error})")
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def base_image(engine: docker.DockerClient) -> dict[str, str]:
+    """Build arguments that name a base which the engine has or gets; else the test is skipped."""
+    if given := os.environ.get("DEPLOY_BASE_IMAGE"):
+        return {"BASE": given, "BUILDER": os.environ.get("DEPLOY_BUILDER_IMAGE", given)}
+    if not _has(engine, _BASE):
+        require("registry", f"no registry gives {_BASE}; name a base image in DEPLOY_BASE_IMAGE")
+    return {"BASE": _BASE}
+
+
+def compose_command() -> list[str]:
+    """Docker Compose, of either generation; the test is skipped where there is neither."""
+    if plugin := shutil.which("docker"):
+        asked = subprocess.run([plugin, "compose", "version"], capture_output=True, check=False)
+        if asked.returncode == 0:
+            return [plugin, "compose"]
+    if single := shutil.which("docker-compose"):
+        return [single]
+    require("docker", "there is no Docker Compose here")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Project:
+    """One running board. name: of the Compose project; url: where it is reached from here."""
+
+    engine: docker.DockerClient
+    command: list[str]
+    environment: dict[str, str]
+    name: str
+    url: str
+    folder: Path
+
+    def compose(self, *words: str) -> None:
+        """Run a command of Compose on this project. Fails the test with what it said."""
+        done = subprocess.run(
+            [*self.command, "--project-name", self.name, *words],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=_COMPOSE_SECONDS,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+    def submit(self, name: str) -> dict[str, Any]:
+        """Post a `hello` from outside and wait for what the agent says."""
+        return self._callboard("submit", "hello", json.dumps(name), "--wait")
+
+    def listed(self) -> list[dict[str, Any]]:
+        """What the ledger knows. It answers as soon as it runs, a moment after `up` returns."""
+        deadline = time.monotonic() + _SECONDS
+        self.submit("is the board up?")
+        while True:
+            try:
+                return [self._line(line) for line in self._told("list").splitlines() if line]
+            except subprocess.CalledProcessError:
+                if time.monotonic() > deadline:
+                    raise
+
+    def container(self, service: str) -> Container:
+        """The container of a service that runs."""
+        filters = {
+            "label": [
+                f"com.docker.compose.project={self.name}",
+                f"com.docker.compose.service={service}",
+            ]
+        }
+        (found,) = self.engine.containers.list(filters=filters)
+        return found
+
+    def routers(self) -> tuple[Container, Container]:
+        """The active router, and the one that stands by."""
+        pair = [self.container("router"), self.container("standby")]
+        pair.sort(key=lambda router: b"is now leader" not in router.logs())
+        return pair[0], pair[1]
+
+    def leftovers(self) -> list[str]:
+        """What of this project the engine still has."""
+        mine = {"label": f"com.docker.compose.project={self.name}"}
+        engine = self.engine
+        return [
+            *(each.name for each in engine.containers.list(all=True, filters=mine)),
+            *(each.name for each in engine.networks.list(filters=mine)),
+            *(each.name for each in engine.volumes.list(filters=mine)),
+        ]
+
+    def _callboard(self, *words: str) -> dict[str, Any]:
+        return self._line(self._told(*words))
+
+    def _told(self, *words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "callboard", *words, "--json", "--nats", self.url],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=True,
+        )
+        return done.stdout
+
+    @staticmethod
+    def _line(text: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(text)
+        return found
+
+
+@contextmanager
+def open_project(image: str) -> Iterator[Project]:
+    """A board from `image`, up when this returns; nothing of it is left at the end."""
+    files = [DEPLOY / "compose.yaml"]
+    password, port = f"p{secrets.token_hex(12)}", _free_port()
+    with open_engine() as engine, tempfile.TemporaryDirectory() as folder:
+        if not _has(engine, _NATS):
+            files.append(DEPLOY / "compose.bundled-nats.yaml")
+        project = Project(
+            engine=engine,
+            command=[
+                *compose_command(),
+                *(word for file in files for word in ("--file", str(file))),
+            ],
+            environment={
+                **os.environ,
+                "BOARD_IMAGE": image,
+                "BOARD_PASSWORD": password,
+                "BOARD_PORT": str(port),
+            },
+            name=f"cbt{secrets.token_hex(4)}",
+            url=f"nats://callboard:{password}@127.0.0.1:{port}",
+            folder=Path(folder),
+        )
+        try:
+            project.compose("up", "--detach")
+            yield project
+        finally:
+            project.compose("down", "--volumes", "--remove-orphans", "--timeout", "5")
+
+
+def _has(engine: docker.DockerClient, image: str) -> bool:
+    try:
+        engine.images.get(image)
+    except docker.errors.ImageNotFound:
+        try:
+            engine.images.pull(image)
+        except docker.errors.APIError:
+            return False
+    return True
+
+
+def _free_port() -> int:
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        port: int = door.getsockname()[1]
+        return port
