@@ -9,8 +9,8 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from callboard_broker.reader import Reader
 from callboard_broker.record import Record
 from callboard_broker.streams import Topology, last_sequence
 from callboard_broker.subjects import Subjects
+from tests.servers import NatsServer
 
 __all__ = ["Processes", "check_history", "read_journal", "started_processes"]
 
@@ -28,14 +29,14 @@ HERE = Path(__file__).parent
 class Processes:
     """The processes of a board, by name, and what a fault test does to them."""
 
-    def __init__(self, url: str, folder: Path, settings: dict[str, str]) -> None:
-        self.url = url
+    def __init__(self, nats: NatsServer, folder: Path, settings: dict[str, str]) -> None:
         self.folder = folder
         self.table = folder / "table"
         self.table.touch()
         self._environment = {
             **os.environ,
-            "CALLBOARD_NATS_URL": url,
+            "CALLBOARD_NATS_URL": nats.url,
+            "CALLBOARD_BOARD__PREFIX": nats.prefix,
             "MARKING_TABLE": str(self.table),
             "PYTHONPATH": str(HERE.parent),
             **settings,
@@ -101,10 +102,10 @@ class Processes:
 
 
 @contextmanager
-def started_processes(url: str, folder: Path, **settings: object) -> Iterator[Processes]:
+def started_processes(nats: NatsServer, folder: Path, **settings: object) -> Iterator[Processes]:
     """Stop every process at the end. settings: `CALLBOARD_*` without that prefix."""
     processes = Processes(
-        url, folder, {f"CALLBOARD_{name}": str(value) for name, value in settings.items()}
+        nats, folder, {f"CALLBOARD_{name}": str(value) for name, value in settings.items()}
     )
     try:
         yield processes
@@ -112,22 +113,16 @@ def started_processes(url: str, folder: Path, **settings: object) -> Iterator[Pr
         processes.stop()
 
 
-@asynccontextmanager
-async def _reading(url: str, records: list[Record]) -> AsyncIterator[None]:
-    async with open_link(url, name="history") as connection:
-        journal = Topology(Subjects()).journal
+async def read_journal(nats: NatsServer) -> list[Record]:
+    """Every message of the journal, in order."""
+    records: list[Record] = []
+    async with open_link(nats.url, name="history") as connection:
+        journal = Topology(Subjects(nats.prefix)).journal
         last, _ = await last_sequence(connection, journal)
         async with Reader(connection, journal, start=1, callback=records.extend) as reader:
             async with asyncio.timeout(60):
                 await reader.reached(last)
-            yield
-
-
-async def read_journal(url: str) -> list[Record]:
-    """Every message of the journal, in order."""
-    records: list[Record] = []
-    async with _reading(url, records):
-        return records
+    return records
 
 
 def check_history(  # noqa: PLR0915  one pass over the journal, read from top to bottom

@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-__all__ = ["Shell", "UpBoard", "running_board"]
+__all__ = ["Shell", "UpBoard", "free_port", "running_board"]
 
 _MARK = "MARK_OF_THE_TEST"
 _SECONDS = 90
@@ -104,7 +104,7 @@ class UpBoard:
 def running_board(folder: Path, *arguments: str) -> Iterator[UpBoard]:
     """`callboard up --json ARGUMENTS` on a free port, ready; killed at the end if it still runs."""
     shell = Shell(folder=folder)
-    process = shell.start("up", "--json", "--port", str(_free_port()), *arguments)
+    process = shell.start("up", "--json", "--port", str(free_port()), *arguments)
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -116,7 +116,8 @@ def running_board(folder: Path, *arguments: str) -> Iterator[UpBoard]:
         process.communicate()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on at this moment."""
     with socket.socket() as door:
         door.bind(("127.0.0.1", 0))
         port: int = door.getsockname()[1]

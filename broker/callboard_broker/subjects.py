@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass, field
 
 from callboard_broker.errors import BadInput
+from callboard_config.section import RESERVED_TENANTS
 
 __all__ = [
     "ALL_TENANTS",
@@ -29,7 +30,6 @@ SHARDS = 256
 SHARED_POOL = "shared"
 ALL_TENANTS = "all"
 REFUSED_TENANT = "refused"
-_RESERVED = frozenset({SHARED_POOL, ALL_TENANTS, REFUSED_TENANT})
 _KINDS_ELSEWHERE = frozenset({"post", "flow", "epoch", "dispatch", "malformed"})
 """What has a form of its own: whoever may write `cb.run.acme.*.7` begins no epoch by that."""
 
@@ -51,7 +51,7 @@ def check_token(value: str, field: str) -> str:
 
 def check_tenant(value: str, field: str = "tenant") -> str:
     """Return `value` if a tenant may have this name."""
-    if check_token(value, field) in _RESERVED:
+    if check_token(value, field) in RESERVED_TENANTS:
         raise BadInput(field, f"{value!r} is reserved; choose another name")
     return value
 

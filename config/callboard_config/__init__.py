@@ -10,7 +10,6 @@ from callboard_config.loading import load_settings
 from callboard_config.nats_url import check_nats_url, mask_nats_url
 from callboard_config.parallel_execution import (
     BoardSettings,
-    DedupSettings,
     EmbeddedSettings,
     JournalSettings,
     LeaseSettings,
@@ -29,7 +28,6 @@ __all__ = [
     "AgentSettings",
     "BoardSettings",
     "BudgetSettings",
-    "DedupSettings",
     "EmbeddedSettings",
     "JournalSettings",
     "LeaseSettings",

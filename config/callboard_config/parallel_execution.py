@@ -11,7 +11,6 @@ from callboard_config.section import Name, Section, StorePath, disagreement
 
 __all__ = [
     "BoardSettings",
-    "DedupSettings",
     "EmbeddedSettings",
     "JournalSettings",
     "LeaseSettings",
@@ -69,10 +68,6 @@ class NatsSettings(Section):
 class JournalSettings(Section):
     """The stream that holds everything that happened."""
 
-    retention_days: Annotated[int, Field(ge=1, le=3650)]
-    """Days that an event is kept at least; what a live task or a reader still needs stays
-    longer. An attempt's timeout must be shorter."""
-
     replicas: Annotated[int, Field(ge=1, le=5)]
     """Copies of each stream in a NATS cluster: 3 survives the loss of one server, 5 of two."""
 
@@ -129,30 +124,12 @@ class RouterSettings(Section):
 class PayloadSettings(Section):
     """How large a payload may be, and where it lies."""
 
-    inline_bytes: MessageBytes
-    """Bytes up to which the router's state holds a payload; above, a reference to the journal.
-    Keeps the state of a million waiting tasks in memory."""
-
     blob_bytes: MessageBytes
     """Bytes of a result above which it goes to the blob store instead of the journal."""
 
     post_bytes: MessageBytes
     """Bytes of a post above which its payload goes to the blob store. The server's own limit of
     a message is 1 MiB, headers included."""
-
-    depth: Annotated[int, Field(ge=1, le=512)]
-    """Levels to which JSON from outside may nest; deeper exhausts a reader's stack."""
-
-    @model_validator(mode="after")
-    def _what_is_inline_is_no_blob(self) -> Self:
-        for larger in ("blob_bytes", "post_bytes"):
-            if self.inline_bytes > getattr(self, larger):
-                raise disagreement(
-                    f"a payload that is in the blob store is not inline: keep inline <= {larger}",
-                    "inline_bytes",
-                    larger,
-                )
-        return self
 
 
 class LedgerSettings(Section):
@@ -169,24 +146,8 @@ class LedgerSettings(Section):
     ledger keep up."""
 
 
-class DedupSettings(Section):
-    """How long a repeated post is recognised."""
-
-    key_hours: Annotated[int, Field(ge=1, le=8760)]
-    """Hours that a tenant's idempotency key is remembered after its first post."""
-
-    keys_per_tenant: Annotated[int, Field(ge=1, le=100_000_000)]
-    """Keys remembered per tenant at most; the oldest goes first. Bounds the router's memory."""
-
-    nonce_seconds: Annotated[float, Field(gt=0, le=3600)]
-    """Seconds that a client's nonce is remembered; it folds the retries of one post into one."""
-
-
 class WorkflowSettings(Section):
-    """The absurd sizes that are refused at the post."""
-
-    max_steps: Annotated[int, Field(ge=1, le=100_000)]
-    """Steps in one workflow."""
+    """How large a workflow may grow."""
 
     max_items: Annotated[int, Field(ge=1, le=1_000_000)]
     """Items of a list that one step may fan out over."""
@@ -202,5 +163,4 @@ class ParallelExecution(Section):
     router: RouterSettings
     payload: PayloadSettings
     ledger: LedgerSettings
-    dedup: DedupSettings
     workflow: WorkflowSettings

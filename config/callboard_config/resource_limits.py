@@ -1,4 +1,4 @@
-"""resource_limits.yaml: how much may run at once, and how much one agent may use."""
+"""resource_limits.yaml: how much may run at once, and for how long."""
 
 from __future__ import annotations
 
@@ -62,12 +62,6 @@ class AgentSettings(Section):
 
     timeout_seconds: Seconds
     """Seconds that one attempt may run. Long enough for a slow LLM call with tools."""
-
-    memory_mb: Annotated[int, Field(ge=16, le=16_777_216)]
-    """MiB of memory that one attempt may use, where its isolation can enforce it."""
-
-    cpu: Annotated[float, Field(gt=0, le=1024)]
-    """CPUs that one attempt may use (0.5 is half of one)."""
 
     drain_seconds: Seconds
     """Seconds that a host waits on SIGTERM for running attempts before it hands them back.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from pydantic import PrivateAttr, model_validator
+from pydantic import PrivateAttr
 
 from callboard_config.agent_routing import AgentRouting
 from callboard_config.errors import SettingsError
@@ -13,7 +13,7 @@ from callboard_config.keys import known_keys, suggestion
 from callboard_config.nats_url import mask_nats_url
 from callboard_config.parallel_execution import ParallelExecution
 from callboard_config.resource_limits import ResourceLimits
-from callboard_config.section import Section, disagreement
+from callboard_config.section import Section
 
 __all__ = ["FILES", "SECRETS", "Setting", "Settings", "describe"]
 
@@ -37,17 +37,6 @@ class Settings(AgentRouting, ResourceLimits, ParallelExecution):
         """Take the origins that the loader passes as the context of validation."""
         if context is not None:
             self._origins = dict(context)
-
-    @model_validator(mode="after")
-    def _an_attempt_ends_before_the_journal_forgets_it(self) -> Settings:
-        if self.agents.timeout_seconds >= self.journal.retention_days * 86_400:
-            raise disagreement(
-                "an attempt must end while the journal still holds its post: keep the timeout "
-                "shorter than the retention",
-                "agents.timeout_seconds",
-                "journal.retention_days",
-            )
-        return self
 
     def origin(self, key: str) -> str:
         """Return where the value of a dotted key came from, e.g. `environment CALLBOARD_...`.

@@ -21,13 +21,13 @@ _SAME_START_SECONDS = 2.0
 
 
 class BoardNote(msgspec.Struct, frozen=True, kw_only=True):
-    """A board that runs. pid: of its `callboard up`. store: the directory of its data.
+    """A board that runs. pid: of its `callboard up`. ledger: the directory of its ledger.
     started: of that process, Unix seconds, so that another one with the same pid is told apart."""
 
     url: str
     pid: int
     prefix: str
-    store: str
+    ledger: str
     started: float
 
 
@@ -50,13 +50,13 @@ def read_note(folder: Path) -> BoardNote | None:
     return note if _runs(note) else None
 
 
-def leave_note(folder: Path, *, url: str, prefix: str, store: Path) -> BoardNote:
+def leave_note(folder: Path, *, url: str, prefix: str, ledger: Path) -> BoardNote:
     """Write the note of this process. Raises `OSError` as it comes."""
     note = BoardNote(
         url=url,
         pid=os.getpid(),
         prefix=prefix,
-        store=str(store.absolute()),
+        ledger=str(ledger.absolute()),
         started=psutil.Process().create_time(),
     )
     draft = folder / f"{_NAME}.{note.pid}"

@@ -54,6 +54,11 @@ class StackOptions:
     drain_seconds: float = 30.0
     env: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def ledger(self) -> Path:
+        """The ledger's own directory."""
+        return self.ledger_store or self.folder / "ledger"
+
 
 class Stack:
     """`async with` starts everything and returns when all of it is ready; the end stops
@@ -149,7 +154,6 @@ class Stack:
     def _make_keepers(self) -> list[Keeper]:
         options = self.options
         place = ["--nats", self.url, "--prefix", options.prefix]
-        ledger = str(options.ledger_store or options.folder / "ledger")
         env = {**os.environ, **options.env}
         # The command line says it already; a second word on it could only contradict.
         env.pop("CALLBOARD_NATS_URL", None)
@@ -163,7 +167,7 @@ class Stack:
         keepers.append(
             Keeper(
                 "ledger",
-                ["ledger", *place, "--store", ledger],
+                ["ledger", *place, "--store", str(options.ledger)],
                 log=self._log("ledger"),
                 env=env,
                 told=self._told,

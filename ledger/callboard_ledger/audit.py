@@ -143,9 +143,11 @@ class Auditor:
 
     def _drop(self) -> None:
         """AUDIT cannot be written for long: keep what may be in flight, read the rest again."""
+        self.flush()
         while len(self._waiting) > self._in_flight:
             self._waiting.pop()
         self.behind = True
+        self.changed.set()
 
 
 async def read_tail(connection: Connection, topology: Topology, batch: int | None = None) -> Tail:

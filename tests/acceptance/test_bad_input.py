@@ -60,14 +60,14 @@ FLOWS = [
         "steps[0].payload",
     ),
 ]
-SUBJECTS = [
-    "cb.task.Acme.mark.work",
-    "cb.task.acme.mark.w\u00f6rk",
-    "cb.task.all.mark.work",
-    "cb.task.acme." + "x" * 200,
-    "cb.run.acme.outcome.9999",
-    "cb.run.acme.nonsense.1",
-    "cb.run.nobody",
+SUBJECTS = [  # below the prefix
+    "task.Acme.mark.work",
+    "task.acme.mark.w\u00f6rk",
+    "task.all.mark.work",
+    "task.acme." + "x" * 200,
+    "run.acme.outcome.9999",
+    "run.acme.nonsense.1",
+    "run.nobody",
 ]
 
 
@@ -75,43 +75,43 @@ async def test_every_bad_post_is_dead_lettered_by_its_field_and_the_board_runs_o
     nats: NatsServer, tmp_path: Path
 ):
     async with _board(nats, tmp_path) as (board, client):
-        told = await client.subscribe("cb.told.acme.*")
+        told = await client.subscribe(f"{nats.prefix}.told.acme.*")
         for body, field in POSTS:
-            await client.publish("cb.task.acme.mark.work", body)
+            await client.publish(f"{nats.prefix}.task.acme.mark.work", body)
             assert (await _settled(told))["error"]["field"] == field, body[:60]
         for body, field in FLOWS:
-            await client.publish("cb.flow.acme.run", body)
+            await client.publish(f"{nats.prefix}.flow.acme.run", body)
             error = (await _settled(told))["error"]
             assert error["field"] == field, (body, error)
-        await client.publish("cb.flow.acme.explode", b"{}")
+        await client.publish(f"{nats.prefix}.flow.acme.explode", b"{}")
         assert (await _settled(told))["error"]["field"] == "verb"
         for subject in SUBJECTS:
-            await client.publish(subject, b'{"payload": {"n": 1}}')
-        await client.publish("cb.beat.shared.host", b"no beat")
-        await client.publish("cb.ask.acme.status", b"no question")
-        await _still_works(nats.url)
+            await client.publish(f"{nats.prefix}.{subject}", b'{"payload": {"n": 1}}')
+        await client.publish(f"{nats.prefix}.beat.shared.host", b"no beat")
+        await client.publish(f"{nats.prefix}.ask.acme.status", b"no question")
+        await _still_works(nats)
         assert "Traceback" not in "".join(map(board.log, ("router", "ledger", "host")))
 
 
 async def test_a_payload_of_the_wrong_type_is_a_failure_that_names_the_field(
     nats: NatsServer, tmp_path: Path
 ):
-    async with _board(nats, tmp_path), connect(nats.url) as poster:
+    async with _board(nats, tmp_path), connect(nats.url, prefix=nats.prefix) as poster:
         handle = await poster.submit("mark.work", {"n": "seven"})
         with pytest.raises(TaskFailed) as caught:
             await handle.result(20)
         assert caught.value.error.type == "BadInput"
         assert caught.value.error.field == "n"
-        await _still_works(nats.url)
+        await _still_works(nats)
 
 
 async def test_the_client_refuses_before_it_sends(nats: NatsServer, tmp_path: Path):
-    async with _board(nats, tmp_path), connect(nats.url) as poster:
+    async with _board(nats, tmp_path), connect(nats.url, prefix=nats.prefix) as poster:
         for expected, call in _client_calls(poster).items():
             with pytest.raises(BadInput) as caught:
                 await call()
             assert caught.value.field == expected
-        await _still_works(nats.url)
+        await _still_works(nats)
 
 
 def _client_calls(poster: Board) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def _client_calls(poster: Board) -> dict[str, Any]:
 class _board:  # noqa: N801  reads as the function that it stands for
     def __init__(self, nats: NatsServer, folder: Path) -> None:
         self._nats = nats
-        self._processes = started_processes(nats.url, folder)
+        self._processes = started_processes(nats, folder)
 
     async def __aenter__(self) -> tuple[Processes, Any]:
         board = self._processes.__enter__()
@@ -152,7 +152,7 @@ async def _settled(told: Any) -> Any:
     return json.loads((await told.next_msg(timeout=20)).data)
 
 
-async def _still_works(url: str) -> None:
-    async with connect(url) as poster:
+async def _still_works(nats: NatsServer) -> None:
+    async with connect(nats.url, prefix=nats.prefix) as poster:
         handle = await poster.submit("mark.work", {"n": 5})
         assert await handle.result(20) == 5

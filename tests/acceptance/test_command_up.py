@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.commands import Shell, UpBoard, running_board
+from tests.commands import Shell, UpBoard, free_port, running_board
 
 AGENTS = """
 import asyncio
@@ -209,9 +209,9 @@ def test_a_board_that_is_killed_takes_its_processes_with_it(tmp_path: Path):
 
 def test_agents_that_cannot_be_loaded_stop_the_board_with_their_reason(tmp_path: Path):
     (tmp_path / "bad.py").write_text("import no_such_module\n")
-    with running_board(tmp_path, "--agents", "bad.py") as running:
-        _, errors = running.process.communicate(timeout=60)
-        assert running.process.returncode == 2
-        assert "bad.py: cannot be imported" in errors
-        assert "Traceback" not in errors
-        assert running.shell.processes() == []
+    shell = Shell(folder=tmp_path)
+    done = shell.run("up", "--port", str(free_port()), "--agents", "bad.py")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "bad.py: cannot be imported" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert shell.processes() == []

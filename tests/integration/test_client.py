@@ -10,18 +10,18 @@ import pytest
 
 from callboard import Board, TaskFailed, Update, Workflow, connect
 from tests.board import Processes, started_processes
-from tests.servers import NatsServer
+from tests.servers import EVERY_SOURCE, NatsServer
 
 
 @asynccontextmanager
 async def opened(nats: NatsServer, folder: Path) -> AsyncIterator[tuple[Board, Processes]]:
-    with started_processes(nats.url, folder) as processes:
+    with started_processes(nats, folder) as processes:
         processes.router("router")
         processes.ledger()
         processes.host("host", "client_agents.py")
         await processes.says("is ready", "host")
         await processes.says("ready", "ledger")
-        async with connect(nats.url) as board:
+        async with connect(nats.url, prefix=nats.prefix) as board:
             yield board, processes
 
 
@@ -71,7 +71,7 @@ async def test_what_is_too_long_for_a_message_goes_by_the_blob_store(
 async def test_a_handle_of_an_earlier_task_is_found_by_its_id(nats: NatsServer, tmp_path: Path):
     async with opened(nats, tmp_path) as (board, _):
         task = (await board.submit("square", {"n": 7})).id
-        async with connect(nats.url) as elsewhere:
+        async with connect(nats.url, prefix=nats.prefix) as elsewhere:
             handle = await elsewhere.handle(task)
             assert await handle.result(20) == 49
 
@@ -82,7 +82,7 @@ async def test_a_result_that_was_told_while_the_poster_was_cut_off_is_learnt_aft
     async with opened(nats, tmp_path) as (board, processes):
         flag = tmp_path / "flag"
         handle = await board.submit("wait.for", {"file": str(flag)})
-        async with connect(nats.url) as other:
+        async with connect(nats.url, prefix=nats.prefix) as other:
             watched = await other.handle(handle.id)
             await board.connection.link.close()  # this poster hears nothing until it is rebuilt
             flag.touch()
@@ -91,6 +91,7 @@ async def test_a_result_that_was_told_while_the_poster_was_cut_off_is_learnt_aft
         assert "Traceback" not in processes.log("host")
 
 
+@pytest.mark.parametrize("nats", EVERY_SOURCE, indirect=True)
 async def test_a_workflow_runs_without_a_barrier_and_its_data_arrive(
     nats: NatsServer, tmp_path: Path
 ):

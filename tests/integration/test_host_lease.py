@@ -240,13 +240,14 @@ async def test_refused_dispatches_give_their_slots_back_at_once(nats: NatsServer
 
 
 async def test_a_host_that_cannot_beat_stops_working(nats: NatsServer):
-    async with open_stage(nats, "echo") as stage:
-        with pytest.raises(ExceptionGroup) as raised:
-            async with stage.host([echo]) as host:
+    def broken(*, closed: bool) -> Any:
+        raise RuntimeError(f"no offers, {closed}")
 
-                def broken(*, closed: bool) -> Any:
-                    raise RuntimeError(f"no offers, {closed}")
+    async def work_until_it_fails() -> None:
+        async with open_stage(nats, "echo") as stage, stage.host([echo]) as host:
+            host._lanes[0].offer = broken  # type: ignore[method-assign]  # a planted defect
+            await asyncio.Event().wait()
 
-                host._lanes[0].offer = broken  # type: ignore[method-assign]  # a planted defect
-                await asyncio.Event().wait()
-        assert raised.group_contains(RuntimeError, match="no offers")
+    with pytest.raises(ExceptionGroup) as raised:
+        await work_until_it_fails()
+    assert raised.group_contains(RuntimeError, match="no offers")

@@ -32,7 +32,7 @@ Fault = Callable[[Processes, NatsServer], Awaitable[None]]
 
 async def run_through(nats: NatsServer, folder: Path, fault: Fault) -> dict[str, Any]:
     """Post the tasks, let `fault` happen when a quarter is done, and check the history."""
-    with started_processes(nats.url, folder, **SETTINGS) as board:
+    with started_processes(nats, folder, **SETTINGS) as board:
         board.router("router-a")
         board.router("router-b")
         board.ledger()
@@ -41,9 +41,9 @@ async def run_through(nats: NatsServer, folder: Path, fault: Fault) -> dict[str,
         await active(board)
         for number in range(3):
             await board.says("is ready", f"host-{number}")
-        async with connect(nats.url) as poster:
+        async with connect(nats.url, prefix=nats.prefix) as poster:
             await _post_all(poster, lambda: fault(board, nats))
-            found = check_history(await read_journal(nats.url), board.table)
+            found = check_history(await read_journal(nats), board.table)
         for name in ("router-a", "router-b", "ledger", "host-1", "host-2"):
             assert "Traceback" not in board.log(name), board.log(name)[-3000:]
     print(found)

@@ -41,6 +41,7 @@ class Report:
     overtakes: int
     crashes: int
     refusals: int
+    blobs: int
     repeats: int
     dead: int
     calm: float
@@ -136,6 +137,7 @@ class _Scenario:
             overtakes=self.checker.overtakes,
             crashes=self.server.crashes,
             refusals=self.server.refusals,
+            blobs=len(self.server.blobs),
             repeats=self.server.repeats,
             dead=sum(b'"type":"Lost"' in record.data for record in self.server.journal),
             calm=calm,

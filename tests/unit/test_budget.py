@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from msgspec import Raw
 
 from callboard_broker.wire import Beat, Budget, Dispatch, Failure, Settled
 from callboard_router import budget
@@ -172,6 +173,7 @@ def test_values_of_earlier_steps_are_put_into_the_payload(leader: Leader):
     leader.finish(f"{flow}.c.0", "done")
     settled = leader.turn()[-1]
     assert isinstance(settled, Settled)
+    assert isinstance(settled.result, Raw)
     assert (settled.state, bytes(settled.result)) == ("succeeded", b'{"out":"done"}')
     assert not leader.engine.desk.agenda.values._found, "its values are dropped"
 

@@ -23,7 +23,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if name.startswith("CALLBOARD_"):
             monkeypatch.delenv(name)
     (tmp_path / FOLDER).mkdir()
-    leave_note(tmp_path / FOLDER, url=URL, prefix="stage", store=tmp_path / "store")
+    leave_note(tmp_path / FOLDER, url=URL, prefix="stage", ledger=tmp_path / "ledger")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -68,7 +68,7 @@ def test_only_the_own_note_is_removed(project: Path):
     alter(project, pid=os.getppid(), started=psutil.Process(os.getppid()).create_time())
     remove_note(project / FOLDER)
     assert find_note(project) is not None
-    leave_note(project / FOLDER, url=URL, prefix="cb", store=project)
+    leave_note(project / FOLDER, url=URL, prefix="cb", ledger=project)
     remove_note(project / FOLDER)
     assert find_note(project) is None
 

@@ -60,11 +60,11 @@ def cases(*rows: str) -> list[tuple[str, str]]:
 def test_the_packaged_yaml_gives_every_setting_a_default():
     settings = load_settings()
     rows = {row.key: row for row in describe(settings)}
-    assert {LEASE, "budgets.tenants", "agents.cpu", "pools"} <= rows.keys()
-    assert len(rows) == 37
+    assert {LEASE, "budgets.tenants", "agents.drain_seconds", "pools"} <= rows.keys()
+    assert len(rows) == 28
     assert all(row.origin.startswith("default (") for row in rows.values())
     assert (settings.nats.url, settings.lease.lease_seconds) == (None, 20.0)
-    assert settings.dedup.keys_per_tenant == 1_000_000
+    assert settings.workflow.max_items == 10_000
     with pytest.raises(ValidationError):
         settings.lease.lost_limit = 9
 
@@ -110,7 +110,7 @@ def test_sources_are_merged_value_by_value_and_the_later_file_wins(tmp_path: Pat
     rows = {row.key: (row.value, row.origin) for row in describe(settings)}
     assert rows["lease.lost_limit"] == (7, f"file {second}")
     assert rows["lease.start_seconds"] == (6.0, f"file {first}")
-    assert rows["journal.retention_days"] == (7, f"default ({PARALLEL})")
+    assert rows["journal.replicas"] == (1, f"default ({PARALLEL})")
     assert rows["budgets.tenants.acme.concurrency"] == (3, f"file {third}")
     assert rows["budgets.tenants.globex.concurrency"] == (4, f"environment {variable}")
 
@@ -133,13 +133,13 @@ def test_text_is_read_by_the_type_of_its_setting(monkeypatch: pytest.MonkeyPatch
         "CALLBOARD_BOARD__PREFIX": "007",
         "CALLBOARD_POOLS": '{"gpu": ["acme"]}',
         "CALLBOARD_LEDGER__STORE": "~/yes # no",
-        "CALLBOARD_AGENTS__CPU": "0.5",
+        "CALLBOARD_AGENTS__TIMEOUT_SECONDS": "0.5",
         "CALLBOARD_NATS_URL": "nats://n:4222",
     }
     settings = load_settings(environ=environ, overrides={"nats.embedded.port": "5000"})
     assert (settings.board.prefix, settings.pools) == ("007", {"gpu": ("acme",)})
     assert settings.ledger.store == Path("/home/someone/yes # no")
-    assert (settings.agents.cpu, settings.nats.embedded.port) == (0.5, 5000)
+    assert (settings.agents.timeout_seconds, settings.nats.embedded.port) == (0.5, 5000)
     assert settings.origin("nats.url") == "environment CALLBOARD_NATS_URL"
     assert load_settings(environ=environ, overrides={"nats.url": "null"}).nats.url is None
     not_given = load_settings(environ=environ, overrides={"nats.url": None})
@@ -208,8 +208,8 @@ def test_a_wrong_name_elsewhere_is_refused_with_the_nearest_one():
     error = refused(environ={"CALLBOARD_LEASE_LEASE_SECONDS": "5"})
     assert error.key == "CALLBOARD_LEASE_LEASE_SECONDS"
     assert "did you mean CALLBOARD_LEASE__LEASE_SECONDS?" in str(error)
-    error = refused(overrides={"journal.retention": 5})
-    assert "(command line): there is no such setting; did you mean journal.ret" in str(error)
+    error = refused(overrides={"journal.replica": 5})
+    assert "(command line): there is no such setting; did you mean journal.replicas?" in str(error)
     both = {"CALLBOARD_NATS_URL": "nats://a", "CALLBOARD_NATS__URL": "nats://b"}
     assert "unset one of them" in str(refused(environ=both))
     with pytest.raises(SettingsError, match=r"did you mean lease\.lease_seconds"):
@@ -224,7 +224,7 @@ VALUES = cases(
     'board.prefix = 123 | a.b | A | "cb\\n"',
     "lease.lease_seconds = 1:30 | .inf | 1e999 | 2026-01-01 | [20] | {x: 1} | 2",
     "lease.beat_seconds = 0 | -1 | 3",
-    "payload.inline_bytes = 40000",
+    "payload.blob_bytes = 255 | 1_000_001",
 )
 
 
@@ -241,7 +241,7 @@ def test_a_wrong_value_is_refused_by_name_and_source(key: str, value: str, tmp_p
 
 OVERRIDES = cases(
     "budgets.global_concurrency = 0 | many | 1.5 | true | -3 | null",
-    "agents.timeout_seconds = 604800",
+    "agents.timeout_seconds = 0 | 2592001",
     "pools.a = x | [A] | [1] | [x, x] | [shared]",
     "budgets.tenants.acme = 5",
 )
@@ -254,9 +254,9 @@ def test_a_wrong_option_is_refused_by_name(key: str, value: str):
 
 
 def test_everything_wrong_is_told_at_once_and_disagreement_with_both_origins():
-    error = refused(overrides={"agents.cpu": 0, "journal.replicas": 9})
+    error = refused(overrides={"agents.slots_inline": 0, "journal.replicas": 9})
     assert error.key == "journal.replicas"
-    assert "agents.cpu (command line)" in str(error)
+    assert "agents.slots_inline (command line)" in str(error)
     error = refused(environ={"CALLBOARD_LEASE__LEASE_SECONDS": "2"})
     assert f"lease.suspect_seconds (default ({PARALLEL}))" in str(error)
     assert "listed twice" in str(refused(overrides={"pools": {"a": ["x"], "b": ["y", "x"]}}))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable
-from itertools import count
 from typing import Any
 
 import pytest
@@ -57,6 +56,12 @@ def test_every_invariant_holds_in_a_thousand_worlds_with_a_kill_at_every_step():
     assert [step for step in STEPS if not struck[step]] == []
 
 
+def test_long_payloads_and_results_travel_by_blob(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(decide, "_ATTACH_PAYLOAD", 60)
+    monkeypatch.setattr(decide, "_ATTACH_RESULT", 30)
+    assert sum(simulate(seed).blobs for seed in range(8)) > 50
+
+
 def test_a_seed_replays_exactly():
     first, second = simulate(3), simulate(3)
     assert first == second
@@ -74,10 +79,10 @@ def _caught(*, storm: bool = False) -> str:
 
 
 def test_a_token_that_is_not_returned_is_caught(monkeypatch: pytest.MonkeyPatch):
-    give_back, calls = budget.give_back, count(1)
+    give_back = budget.give_back
 
     def forgetful(state: State, task: Task) -> None:
-        if next(calls) % 37:
+        if state.seq % 37:
             give_back(state, task)
 
     monkeypatch.setattr(budget, "give_back", forgetful)
@@ -107,8 +112,9 @@ def test_an_attempt_dispatched_before_the_loss_was_read_back_is_caught(
         honest(desk, now, out)
         at_ms = desk.state.at_ms + 3000
         for proposal in list(out):
-            task = desk.state.tasks.get(proposal.event.task)
-            if isinstance(proposal.event, Lost) and task and task.queue in desk.capacity:
+            event = proposal.event
+            task = desk.state.tasks.get(event.task) if isinstance(event, Lost) else None
+            if task is not None and task.queue in desk.capacity:
                 early = decide._dispatch(desk, task, task.queue, at_ms)
                 out += [early] if early is not None else []
 

@@ -121,11 +121,14 @@ def _until(text: str | None) -> Until:
 
 def _own_heads(place: Place) -> list[Head]:
     """Those that the ledger of this project keeps, if it runs here."""
-    store = place.settings.ledger.store
-    if store is None:
-        if place.note is None and not place.origin.startswith("default"):
-            return []  # another server's board: heads of this folder are not its own
-        store = Path(place.note.store if place.note else FOLDER, "ledger")
+    if place.note is not None:
+        store = Path(place.note.ledger)
+    elif place.settings.ledger.store is not None:
+        store = place.settings.ledger.store
+    elif place.origin.startswith("default"):
+        store = Path(FOLDER, "ledger")
+    else:
+        return []  # another server's board: heads of this folder are not its own
     return known_heads(store) if store.is_dir() else []
 
 

@@ -58,7 +58,10 @@ def up(  # noqa: PLR0913  each is an option of the command
     json: Json = False,
 ) -> None:
     """Start a board here: a NATS server, a router, a ledger and, if named, agents."""
-    place = locate(nats, prefix, overrides={"nats.embedded.port": port})
+    given: dict[str, object] = {"nats.embedded.port": port}
+    if store is not None:  # for all data: a directory that the settings name for a part yields
+        given |= {"nats.embedded.store": store / "nats", "ledger.store": store / "ledger"}
+    place = locate(nats, prefix, overrides=given)
     settings = place.settings
     if nats is None and settings.nats.url is not None and port is not None:
         raise BadInput("port", f"there is a server already ({place.origin}); leave --port out")
@@ -114,7 +117,7 @@ async def _up(options: StackOptions, place: Place, screen: Screen) -> None:
             return
         try:
             _make_folder(folder)
-            leave_note(folder, url=stack.url, prefix=options.prefix, store=options.folder)
+            leave_note(folder, url=stack.url, prefix=options.prefix, ledger=options.ledger)
             _greet(screen, stack, place)
             failed = asyncio.ensure_future(stack.wait())
             stopped = asyncio.ensure_future(told.wait())
