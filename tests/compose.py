@@ -68,14 +68,22 @@ def base_image(engine: docker.DockerClient) -> dict[str, str]:
 
 
 def compose_command() -> list[str]:
-    """Docker Compose, of either generation; the test is skipped where there is neither."""
+    """Docker Compose of either generation on our files, without the `.env` that lies beside them.
+
+    The test is skipped where there is neither.
+    """
+    return [*_compose(), "--env-file", os.devnull]
+
+
+def _compose() -> list[str]:
     if plugin := shutil.which("docker"):
         asked = subprocess.run([plugin, "compose", "version"], capture_output=True, check=False)
         if asked.returncode == 0:
             return [plugin, "compose"]
-    if single := shutil.which("docker-compose"):
-        return [single]
-    require("docker", "there is no Docker Compose here")
+    single = shutil.which("docker-compose")
+    if single is None:
+        require("docker", "there is no Docker Compose here")
+    return [single]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +126,7 @@ class Project:
 
     def container(self, service: str) -> Container:
         """The container of a service that runs."""
-        filters = {
+        filters: dict[str, Any] = {
             "label": [
                 f"com.docker.compose.project={self.name}",
                 f"com.docker.compose.service={service}",
@@ -135,12 +143,12 @@ class Project:
 
     def leftovers(self) -> list[str]:
         """What of this project the engine still has."""
-        mine = {"label": f"com.docker.compose.project={self.name}"}
+        mine: dict[str, Any] = {"label": f"com.docker.compose.project={self.name}"}
         engine = self.engine
         return [
-            *(each.name for each in engine.containers.list(all=True, filters=mine)),
-            *(each.name for each in engine.networks.list(filters=mine)),
-            *(each.name for each in engine.volumes.list(filters=mine)),
+            *(str(each.name) for each in engine.containers.list(all=True, filters=mine)),
+            *(str(each.name) for each in engine.networks.list(filters=mine)),
+            *(str(each.name) for each in engine.volumes.list(filters=mine)),
         ]
 
     def _callboard(self, *words: str) -> dict[str, Any]:

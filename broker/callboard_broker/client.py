@@ -358,9 +358,15 @@ class Board:
             return
 
     async def _ask(self, task: str, tenant: str) -> _View | None:
+        """What the ledger knows of a task; None if it knows none of this name."""
         data = await self.ask("status", {"id": task, "fresh": True}, tenant=tenant)
         view = _view.decode(data)
-        return view if view.id else None
+        if view.id:
+            return view
+        complaint = view.error if isinstance(view.error, dict) else {}
+        if complaint.get("type") in ("UnknownTask", "BadInput"):
+            return None
+        raise NoResponder(f"ask.{tenant}.status ({complaint.get('message', 'no answer')})")
 
 
 def _checked_key(key: str | None) -> str | None:
@@ -388,9 +394,21 @@ async def connect(
     """Open a board at `url` and close it at the end. Raises `BoardUnreachable`, `BadInput`."""
     options = options or BoardOptions()
     check_tenant(options.tenant)
-    async with AsyncExitStack() as stack:
-        connection = await stack.enter_async_context(
-            open_link(url, name=options.name, tries_seconds=tries_seconds)
-        )
-        group = await stack.enter_async_context(asyncio.TaskGroup())
-        yield await stack.enter_async_context(Board(connection, options, group))
+    raised: BaseException | None = None
+    try:
+        async with AsyncExitStack() as stack:
+            connection = await stack.enter_async_context(
+                open_link(url, name=options.name, tries_seconds=tries_seconds)
+            )
+            group = await stack.enter_async_context(asyncio.TaskGroup())
+            board = await stack.enter_async_context(Board(connection, options, group))
+            try:
+                yield board
+            except BaseException as error:
+                raised = error
+                raise
+    except BaseExceptionGroup as found:
+        # The board keeps a task group; what the caller's own block raises shall leave it as it is.
+        if raised is not None and found.exceptions == (raised,):
+            raise raised from None
+        raise

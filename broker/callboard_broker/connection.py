@@ -59,6 +59,12 @@ class Sink:
             self._connection.sinks.remove(self)
             self._connection.link.drop_sink(self._sid)
 
+    async def finish(self) -> None:
+        """Unsubscribe; the callback is still called for what the server has sent before."""
+        if self in self._connection.sinks:
+            self._connection.sinks.remove(self)
+            await self._connection.link.finish_sink(self._sid)
+
     async def close(self) -> None:
         """Unsubscribe; the callback is not called again."""
         self.drop()

@@ -64,8 +64,8 @@ class BoardUnreachable(CallboardError, ConnectionError):
 
     def __init__(self, url: str, reason: str) -> None:
         super().__init__(
-            f"no NATS server answers at {mask_nats_url(url)} ({reason}); start one with `callboard up`, "
-            "or name another with --nats URL or CALLBOARD_NATS_URL"
+            f"no NATS server answers at {mask_nats_url(url)} ({reason}); start one with "
+            "`callboard up`, or name another with --nats URL or CALLBOARD_NATS_URL"
         )
         self.url = url
 

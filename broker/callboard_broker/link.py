@@ -128,6 +128,13 @@ class Link(Client):
         if self._subs.pop(sid, None) is not None and self.up:
             self._append(f"UNSUB {sid}\r\n".encode())
 
+    async def finish_sink(self, sid: int) -> None:
+        """Unsubscribe; the callback is still called for what the server has sent before."""
+        if self._subs.pop(sid, None) is not None and self.up:
+            self._append(f"UNSUB {sid}\r\n".encode())
+        await self.round_trip()
+        self._sinks.pop(str(sid), None)
+
     async def sink(self, subject: str, callback: SinkCallback, *, queue: str = "") -> int:
         """Subscribe `callback` and return when the server knows of it; returns the id."""
         sid = self.add_sink(subject, callback, queue=queue)

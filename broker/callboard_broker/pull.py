@@ -86,6 +86,8 @@ class Pull:
     async def __aexit__(self, *raised: object) -> None:
         for forget in self._forget:
             forget()
+        if self._requests is not None:
+            await self._requests.finish()
         self._stop()
 
     @property

@@ -117,6 +117,11 @@ class PullRequests:
         self.asked = 0
         self._era += 1
 
+    async def finish(self) -> None:
+        """Unsubscribe, and take what the server has delivered before: it will not do so again."""
+        if self._sink is not None:
+            await self._sink.finish()
+
     def close(self) -> None:
         """Unsubscribe: the server drops the requests, for nobody listens to their answers."""
         self._timer.cancel()

@@ -71,16 +71,5 @@ async def connect(
         name=name,
         post_bytes=place.settings.payload.post_bytes,
     )
-    raised: BaseException | None = None
-    try:
-        async with client.connect(place.url, options, tries_seconds=tries_seconds) as board:
-            try:
-                yield board
-            except BaseException as error:
-                raised = error
-                raise
-    except BaseExceptionGroup as group:
-        # The board keeps a task group; what the caller's own block raises shall leave it as it is.
-        if raised is not None and group.exceptions == (raised,):
-            raise raised from None
-        raise
+    async with client.connect(place.url, options, tries_seconds=tries_seconds) as board:
+        yield board

@@ -1,3 +1,4 @@
+# ruff: noqa: INP001  a folder of modules to mount, not a package
 """The agents that compose.yaml runs until BOARD_AGENTS names others."""
 
 from __future__ import annotations

@@ -1,16 +1,23 @@
 #!/bin/sh
-# Posts a task with the `nats` command of github.com/nats-io/natscli, and shows its outcome.
+# Posts a task with the `nats` command (github.com/nats-io/natscli), and asks what became of it.
 # Needs `callboard up --agents ../hello/hello_agents.py`; NATS_URL says where, if not here.
 set -eu
 export NATS_URL="${NATS_URL:-nats://127.0.0.1:4222}"
 
-# Shard 7 is where we listen: any number from 0 to 255. Listen first, then post.
-told="$(mktemp)"
-trap 'rm -f "$told"' EXIT
-nats sub cb.told.acme.7 --count=1 --raw --wait=20s >"$told" &
-listening=$!
-sleep 1
+# Post and forget: this line alone is enough.
+nats pub cb.task.acme.hello '{"payload": {"name": "shell"}}'
 
-nats pub cb.task.acme.hello '{"payload": {"name": "shell"}, "shard": 7}'
-wait "$listening"
-cat "$told"
+# Post as a request: JetStream answers where the post was stored, and that is the task's id.
+stored="$(nats req --raw cb.task.acme.hello '{"payload": {"name": "shell"}, "key": "'"shell-$$"'"}')"
+task="$(printf '%s' "$stored" | sed -n 's/.*"seq": *\([0-9]*\).*/\1/p')"
+echo "task $task is stored"
+
+# The ledger answers questions. `fresh`: after everything that is stored by now.
+while :; do
+    view="$(nats req --raw cb.ask.acme.status '{"id": "'"$task"'", "fresh": true}')"
+    case "$view" in
+        *'"state":"waiting"'* | *'"state":"running"'*) sleep 0.2 ;;
+        *) break ;;
+    esac
+done
+echo "$view"

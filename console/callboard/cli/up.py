@@ -63,7 +63,7 @@ def up(  # noqa: PLR0913  each is an option of the command
         given |= {"nats.embedded.store": store / "nats", "ledger.store": store / "ledger"}
     place = locate(nats, prefix, overrides=given)
     settings = place.settings
-    if nats is None and settings.nats.url is not None and port is not None:
+    if settings.nats.url is not None and port is not None:
         raise BadInput("port", f"there is a server already ({place.origin}); leave --port out")
     folder = Path(FOLDER)
     running = read_note(folder)
