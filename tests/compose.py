@@ -36,6 +36,7 @@ DEPLOY = Path(__file__).parents[1] / "deploy"
 _BASE = "python:3.13-slim-bookworm"
 _NATS = "nats:2.15.1-alpine"
 _SECONDS = 60
+_UNREACHABLE = 3  # the exit code of the `callboard` command
 _COMPOSE_SECONDS = 300
 
 
@@ -67,12 +68,14 @@ def base_image(engine: docker.DockerClient) -> dict[str, str]:
     return {"BASE": _BASE}
 
 
-def compose_command() -> list[str]:
-    """Docker Compose of either generation on our files, without the `.env` that lies beside them.
+def compose_command(folder: Path) -> list[str]:
+    """Docker Compose, of either generation; the test is skipped where there is neither.
 
-    The test is skipped where there is neither.
+    It shall not read the `.env` beside our files: it gets an empty one in `folder`.
     """
-    return [*_compose(), "--env-file", os.devnull]
+    empty = folder / "empty.env"
+    empty.touch()
+    return [*_compose(), "--env-file", str(empty)]
 
 
 def _compose() -> list[str]:
@@ -111,18 +114,29 @@ class Project:
 
     def submit(self, name: str) -> dict[str, Any]:
         """Post a `hello` from outside and wait for what the agent says."""
-        return self._callboard("submit", "hello", json.dumps(name), "--wait")
+        told = self._told("submit", "hello", json.dumps(name), "--wait")
+        done: dict[str, Any] = json.loads(told)
+        return done
 
     def listed(self) -> list[dict[str, Any]]:
-        """What the ledger knows. It answers as soon as it runs, a moment after `up` returns."""
+        """What the ledger knows of tasks."""
+        return [json.loads(line) for line in self._told("list").splitlines()]
+
+    def up(self) -> None:
+        """Start it, and return when router, ledger and agents are heard: Compose does not wait."""
+        self.compose("up", "--detach")
         deadline = time.monotonic() + _SECONDS
-        self.submit("is the board up?")
-        while True:
-            try:
-                return [self._line(line) for line in self._told("list").splitlines() if line]
-            except subprocess.CalledProcessError:
-                if time.monotonic() > deadline:
-                    raise
+        while not self._is_complete():
+            assert time.monotonic() < deadline, self._told("status")
+
+    def _is_complete(self) -> bool:
+        try:
+            told = json.loads(self._told("status"))
+        except subprocess.CalledProcessError as error:
+            if error.returncode != _UNREACHABLE:
+                raise
+            return False  # no part has made the streams yet
+        return bool(told["routers"] and told["hosts"] and told["ledger"])
 
     def container(self, service: str) -> Container:
         """The container of a service that runs."""
@@ -151,9 +165,6 @@ class Project:
             *(str(each.name) for each in engine.volumes.list(filters=mine)),
         ]
 
-    def _callboard(self, *words: str) -> dict[str, Any]:
-        return self._line(self._told(*words))
-
     def _told(self, *words: str) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "callboard", *words, "--json", "--nats", self.url],
@@ -164,11 +175,6 @@ class Project:
             check=True,
         )
         return done.stdout
-
-    @staticmethod
-    def _line(text: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(text)
-        return found
 
 
 @contextmanager
@@ -182,7 +188,7 @@ def open_project(image: str) -> Iterator[Project]:
         project = Project(
             engine=engine,
             command=[
-                *compose_command(),
+                *compose_command(Path(folder)),
                 *(word for file in files for word in ("--file", str(file))),
             ],
             environment={
@@ -196,7 +202,7 @@ def open_project(image: str) -> Iterator[Project]:
             folder=Path(folder),
         )
         try:
-            project.compose("up", "--detach")
+            project.up()
             yield project
         finally:
             project.compose("down", "--volumes", "--remove-orphans", "--timeout", "5")

@@ -55,6 +55,7 @@ _log = logging.getLogger(__name__)
 
 _ASK_AGAIN_SECONDS = 1.0
 _EARLY = 4096
+_REMEMBERED = 4096
 _NEW_BOARD_SECONDS = 5.0
 _STREAM_PAUSE_SECONDS = 0.1
 
@@ -114,6 +115,7 @@ class Board:
         self._early: OrderedDict[str, list[Event]] = OrderedDict()
         self._posting = 0
         self._stored_before = False
+        self._subjects_of: dict[tuple[str, str], str] = {}
         self._heard: set[tuple[str, int]] = set()
         self._followed: set[tuple[str, int]] = set()
         self._group = group
@@ -147,7 +149,7 @@ class Board:
         Raises `BadInput` that names the field, `BoardUnreachable`, `WriteUnresolved`.
         """
         tenant = self.options.tenant if tenant is None else tenant
-        subject = self.subjects.task(tenant, capability)
+        subject = self._subject(tenant, capability)
         data = encode_payload(payload)
         blob = None
         if len(data) > self.options.post_bytes:
@@ -221,6 +223,16 @@ class Board:
         return await self._blobs.get(ref)
 
     # -- inside
+
+    def _subject(self, tenant: str, capability: str) -> str:
+        """Where to post; what has passed the checks once is remembered."""
+        subject = self._subjects_of.get((tenant, capability))
+        if subject is None:
+            subject = self.subjects.task(tenant, capability)
+            if len(self._subjects_of) >= _REMEMBERED:
+                self._subjects_of.clear()
+            self._subjects_of[(tenant, capability)] = subject
+        return subject
 
     def _new_nonce(self) -> str:
         self._posts += 1

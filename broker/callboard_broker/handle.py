@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import msgspec
@@ -83,8 +84,9 @@ class Handle:
 
         Raises `TaskFailed`, `TaskCancelled`, `TaskExpired`, `TimeoutError`.
         """
-        async with asyncio.timeout(timeout):
-            await self._done.wait()
+        if not self._done.is_set():
+            async with asyncio.timeout(timeout) if timeout is not None else nullcontext():
+                await self._done.wait()
         if self._state != "succeeded":
             why = self.error or Failure(self._state, self._state)
             raise _ERRORS[self._state](self.id, f"{why.type}: {why.message}", why)

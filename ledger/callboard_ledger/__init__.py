@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from callboard_ledger.aggregate import Aggregator
-from callboard_ledger.heads import Head, HeadFile
-from callboard_ledger.replay import Replay, Replayed, render, replay
+from callboard_ledger.heads import Head, HeadFile, read_heads
+from callboard_ledger.replay import Replay, Replayed, replay
 from callboard_ledger.serve import LedgerOptions, run_ledger
 from callboard_ledger.sqlite_store import SqliteStore
 from callboard_ledger.store import Query, Store
@@ -26,7 +26,7 @@ __all__ = [
     "Store",
     "TaskView",
     "VerifyReport",
-    "render",
+    "read_heads",
     "replay",
     "run_ledger",
     "verify",

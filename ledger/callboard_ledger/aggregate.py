@@ -103,6 +103,12 @@ class Aggregator:
         self.void += 1
         return "void"
 
+    def row(self, resource: str) -> Task | Flow | None:
+        """The task or workflow with this id; None if there is none, or it ended and was saved."""
+        task = self.tasks.get(resource)
+        seq = None if task is not None else _number(resource)
+        return task if seq is None else self.flows.get(seq)
+
     @property
     def unsaved(self) -> int:
         """How far the last saved position lies behind, in sequences."""

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import msgspec
 
-from callboard_broker.errors import AuditBroken
+from callboard_broker.errors import AuditBroken, BadInput
 
-__all__ = ["Head", "HeadFile"]
+__all__ = ["Head", "HeadFile", "read_heads"]
 
 _HISTORY_MS = 60_000
 
@@ -91,6 +91,26 @@ class HeadFile:
                 yield msgspec.json.decode(line, type=Head)
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 raise AuditBroken([f"{self.history}:{number} is damaged: {error}"]) from error
+
+
+def read_heads(path: Path) -> list[Head]:
+    """The heads in a ledger's directory, or in a copy of one of its two files.
+
+    Raises `BadInput` if `path` holds none, `AuditBroken` if a file of the directory is damaged.
+    """
+    if path.is_dir():
+        return HeadFile(path).all()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadInput("head", f"{path} cannot be read: {error.strerror}") from error
+    try:
+        heads = [msgspec.json.decode(line, type=Head) for line in data.splitlines() if line.strip()]
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BadInput("head", f"{path} holds no head of an audit log: {error}") from error
+    if not heads:
+        raise BadInput("head", f"{path} is empty")
+    return heads
 
 
 def _private(path: str, flags: int) -> int:

@@ -1,15 +1,14 @@
 """The state at any moment of the past, and the history of one task: read from the journal alone.
 
-A replay is the fold that the ledger runs, stopped early and forgetting nothing. It says of each
-event whether it counted, so that what a late host or a router whose epoch was over wrote is shown
-as what it is.
+A replay is the fold that the ledger runs, stopped early. It says of each event whether it counted,
+so that what a late host or a router whose epoch was over wrote is shown as what it is. Whoever
+takes the rows as they end replays a journal of any length in the memory of what was open at once.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable
 
 import msgspec
 
@@ -18,34 +17,52 @@ from callboard_broker.record import Record
 from callboard_broker.rule import TaskState
 from callboard_broker.streams import Topology
 from callboard_broker.subjects import Subjects
-from callboard_broker.wire import Dispatch, Expanded, Failure, Lost, Merged, Outcome, Settled
+from callboard_broker.wire import (
+    Dispatch,
+    Expanded,
+    Failure,
+    Lost,
+    Merged,
+    Outcome,
+    Quarantined,
+    Settled,
+)
 from callboard_ledger.aggregate import Aggregator, Verdict
 from callboard_ledger.reading import Reading, read
 from callboard_ledger.rows import Flow, Task
 from callboard_ledger.scan import scan
 from callboard_ledger.views import FlowView, TaskView, view
 
-__all__ = ["Moment", "Replay", "Replayed", "render", "replay"]
+__all__ = ["Moment", "Replay", "Replayed", "replay"]
+
+_FORGET_EVERY = 10_000
 
 
 class Moment(msgspec.Struct, frozen=True):
-    """One event in the history of a task or workflow. at: Unix milliseconds, the server's clock."""
+    """One event in the history of a task or workflow. at: Unix milliseconds, the server's clock.
+    actor: `client`, `router`, or the host's name."""
 
     seq: int
     at: int
     kind: str
     task: str
+    actor: str
     what: str
     verdict: Verdict
 
 
-class Replayed(msgspec.Struct, frozen=True):
-    """The state after sequence `position`. rows: in the order in which they appeared."""
+class Replayed(msgspec.Struct, frozen=True, kw_only=True):
+    """The state after sequence `position`. tasks, flows: how many there are of each state. rows:
+    in the order in which they appeared, without those that were given away as they ended. void,
+    malformed: records that meant nothing."""
 
     position: int
     at: int
     epoch: int
-    states: dict[TaskState, int]
+    void: int
+    malformed: int
+    tasks: dict[TaskState, int]
+    flows: dict[TaskState, int]
     rows: list[TaskView | FlowView]
     timeline: list[Moment]
 
@@ -55,7 +72,7 @@ class Replay:
 
     until_seq, until_ms: the last moment that counts (Unix milliseconds). about: a task, or a
     workflow with all of its steps; without it, rows of everything and no timeline. tenant: only
-    this one's rows.
+    this one's rows. ended: gets each row once nothing can change it any more; it is then not kept.
     """
 
     def __init__(
@@ -66,12 +83,15 @@ class Replay:
         until_ms: int | None = None,
         about: str | None = None,
         tenant: str | None = None,
+        ended: Callable[[TaskView | FlowView], None] | None = None,
     ) -> None:
         self._subjects = subjects
         self._until_seq = until_seq
         self._until_ms = until_ms
         self._about = about
         self._tenant = tenant
+        self._give = ended
+        self._given: dict[type, Counter[TaskState]] = {Task: Counter(), Flow: Counter()}
         self._fold = Aggregator(subjects)
         self._rows: dict[str, Task | Flow] = {}
         self._timeline: list[Moment] = []
@@ -90,25 +110,28 @@ class Replay:
         if verdict == "accepted" and isinstance(reading.event, Merged):
             self._rows.pop(reading.resource, None)
         if self._concerns(reading.resource):
-            row = self._row(reading.resource)
+            row = self._fold.row(reading.resource)
             if row is not None and self._tenant in (None, row.tenant):
-                self._rows[reading.resource] = row
+                self._rows[row.id] = row
             if self._about is not None and self._tenant in (None, reading.address.tenant):
-                what = _what(reading)
-                kind = reading.address.kind
-                self._timeline.append(Moment(record.seq, at, kind, reading.resource, what, verdict))
-        if self._fold.unsaved >= 10_000:
-            self._fold.saved(self._fold.changes())  # nothing can change what has ended
+                self._tell(record, reading, verdict)
+        if self._fold.unsaved >= _FORGET_EVERY:
+            self._forget()
         return False
 
     def result(self) -> Replayed:
         """The state as far as it was fed."""
+        self._forget()
+        fold = self._fold
         rows = sorted(self._rows.values(), key=lambda row: row.seq)
         return Replayed(
-            position=self._fold.position,
+            position=fold.position,
             at=self._at,
-            epoch=self._fold.epoch,
-            states=dict(Counter(row.state for row in rows)),
+            epoch=fold.epoch,
+            void=fold.void,
+            malformed=fold.malformed,
+            tasks=self._count(Task),
+            flows=self._count(Flow),
             rows=[view(row) for row in rows],
             timeline=self._timeline,
         )
@@ -119,31 +142,41 @@ class Replay:
         about = self._about
         return about is None or resource == about or resource.startswith(f"{about}.")
 
-    def _row(self, resource: str) -> Task | Flow | None:
-        task = self._fold.tasks.get(resource)
-        if task is not None or not resource.isdecimal():
-            return task
-        return self._fold.flows.get(int(resource))
+    def _tell(self, record: Record, reading: Reading, verdict: Verdict) -> None:
+        self._timeline.append(
+            Moment(
+                record.seq,
+                record.at_ns // 1_000_000,
+                reading.address.kind,
+                reading.resource,
+                reading.actor,
+                _what(reading),
+                verdict,
+            )
+        )
+
+    def _count(self, kind: type[Task | Flow]) -> dict[TaskState, int]:
+        counts = self._given[kind].copy()
+        counts.update(row.state for row in self._rows.values() if isinstance(row, kind))
+        return dict(counts)
+
+    def _forget(self) -> None:
+        """Nothing can change what has ended: the fold drops it, and this gives it away."""
+        changes = self._fold.changes()
+        changed: list[Task | Flow] = [*changes.tasks, *changes.flows]
+        self._fold.saved(changes)
+        if self._give is None:
+            return
+        for row in changed:
+            if row.ended and self._rows.pop(row.id, None) is not None:
+                self._given[type(row)][row.state] += 1
+                self._give(view(row))
 
 
 async def replay(connection: Connection, topology: Topology, replaying: Replay) -> Replayed:
     """Feed the journal to `replaying`. Raises what reading raises."""
     await scan(connection, topology.journal, replaying.feed)
     return replaying.result()
-
-
-def render(replayed: Replayed) -> Iterator[str]:
-    """Lines for a person: the state, then the timeline if there is one, else every row."""
-    states = ", ".join(f"{count} {state}" for state, count in sorted(replayed.states.items()))
-    yield f"at {replayed.position} ({_time(replayed.at)}): {states or 'nothing'}"
-    for row in replayed.rows:
-        name = row.name if isinstance(row, FlowView) else row.capability
-        why = "" if row.error is None else f"  {row.error.type}: {row.error.message}"
-        yield _plain(f"  {row.id:<16} {row.state:<10} {row.tenant:<12} {name}{why}")
-    for moment in replayed.timeline:
-        void = "" if moment.verdict == "accepted" else f"  [{moment.verdict}]"
-        what = f"{moment.kind:<10} {moment.task:<16} {moment.what}"
-        yield _plain(f"{moment.seq:>10}  {_time(moment.at)}  {what}{void}")
 
 
 def _what(reading: Reading) -> str:
@@ -164,19 +197,9 @@ def _what(reading: Reading) -> str:
         return f"the same as {event.same_as}"
     if isinstance(event, Expanded):
         return f"{event.step}: {event.items} items"
-    return reading.address.rest
+    return event.reason if isinstance(event, Quarantined) else reading.address.rest
 
 
 def _failure(failure: Failure) -> str:
     field = f" ({failure.field})" if failure.field else ""
     return f"{failure.type}{field}: {failure.message}"
-
-
-def _time(at_ms: int) -> str:
-    moment = datetime.fromtimestamp(at_ms / 1000, UTC)
-    return moment.isoformat(sep=" ", timespec="milliseconds").removesuffix("+00:00")
-
-
-def _plain(line: str) -> str:
-    """No control characters: what hosts and posters wrote goes to a terminal."""
-    return "".join(char if char.isprintable() else "?" for char in line)

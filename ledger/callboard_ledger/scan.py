@@ -9,6 +9,7 @@ from callboard_broker.connection import Connection
 from callboard_broker.reader import Reader
 from callboard_broker.record import Record
 from callboard_broker.streams import last_sequence
+from callboard_ledger.racing import first_of
 
 __all__ = ["scan"]
 
@@ -39,12 +40,5 @@ async def scan(
     if last < 1:
         return last
     async with Reader(connection, stream, start=1, callback=take) as reader:
-        waits = [asyncio.ensure_future(reader.reached(last)), asyncio.ensure_future(enough.wait())]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            if not enough.is_set():
-                await waits[0]
-        finally:
-            for wait in waits:
-                wait.cancel()
+        await first_of(reader.reached(last), enough.wait())
     return last

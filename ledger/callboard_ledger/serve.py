@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from callboard_ledger.answering import Answering
 from callboard_ledger.audit_upkeep import AuditUpkeep, open_audit
 from callboard_ledger.directory import LedgerDirectory
 from callboard_ledger.heads import HeadFile
+from callboard_ledger.racing import first_of
 from callboard_ledger.reading import read
 from callboard_ledger.sqlite_store import SqliteStore
 from callboard_ledger.store import Store
@@ -165,7 +166,7 @@ class _Ledger:
                 if ready is not None:
                     ready()
                     ready = None
-                await _first_of(reader.failed(), stopping.wait(), self._upkeep.can_catch_up())
+                await first_of(reader.failed(), stopping.wait(), self._upkeep.can_catch_up())
 
     def _read(self, records: list[Record]) -> None:
         subjects, fold, add = self._topology.subjects, self._aggregator.fold, self._auditor.add
@@ -237,15 +238,3 @@ async def _stopping(stop: asyncio.Event | None) -> AsyncIterator[asyncio.Event]:
     finally:
         for number in signals:
             loop.remove_signal_handler(number)
-
-
-async def _first_of(*waits: Coroutine[object, object, object]) -> None:
-    """Return when one of the coroutines has ended; raise what it raised; end the others."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()

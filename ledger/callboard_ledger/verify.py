@@ -8,7 +8,7 @@ that all of it was written anew, the heads kept outside the server show.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import msgspec
@@ -48,6 +48,7 @@ _SAY: dict[FindingKind, str] = {
     "audit-cut": "AUDIT was cut: the heads kept outside the server know of batch {}",
     "audit-rewritten": "AUDIT was written anew: not the head kept outside the server: batch {}",
 }
+_TELL_EVERY = 1_000
 _EVENTS = frozenset({"event-changed", "event-missing"})
 
 
@@ -226,14 +227,23 @@ async def verify_board(
     heads: Iterable[Head] = (),
     *,
     retained_from: int = 1,
+    progress: Callable[[int], None] | None = None,
 ) -> VerifyReport:
     """Compare a board's journal with its audit log; it may be in use meanwhile.
 
-    heads: read them (`HeadFile.all`) before. Raises `StreamMissing`, and what reading raises.
+    heads: read them (`HeadFile.all`) before. progress: hears now and then which sequence of the
+    journal was compared. Raises `StreamMissing`, and what reading raises.
     """
     verifier = Verifier(heads, retained_from=retained_from)
+
+    def compare(record: Record) -> None:
+        verifier.event(record)
+        if progress is not None and record.seq % _TELL_EVERY == 0:
+            progress(record.seq)
+
     await scan(connection, topology.audit, verifier.batch)
-    await scan(connection, topology.journal, verifier.event)
+    # The journal second: its end then lies behind everything that AUDIT was read to know.
+    await scan(connection, topology.journal, compare)
     return verifier.report()
 
 

@@ -10,7 +10,6 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import docker
 import pytest
 import yaml
 
@@ -206,8 +205,7 @@ def test_a_task_posted_from_outside_is_done_by_an_agent_inside(image: str):
     with open_project(image) as board:
         done = board.submit("World")
         assert done["result"]["greeting"] == "Hello, World!"
-        inside = board.container("agents")
-        assert inside.id.startswith(done["result"]["container"])
+        assert done["result"]["container"] == board.container("agents").short_id
         assert is_confined(board)
 
 
@@ -229,16 +227,16 @@ def test_down_leaves_nothing_and_down_without_volumes_leaves_the_board(image: st
     with open_project(image) as board:
         posted = board.submit("kept")
         board.compose("down")
-        board.compose("up", "--detach")
+        board.up()
         assert posted["id"] in {item["id"] for item in board.listed()}
         board.compose("down", "--volumes")
         assert board.leftovers() == []
 
 
 @pytest.mark.docker
-def test_compose_refuses_to_start_a_board_without_a_password():
+def test_compose_refuses_to_start_a_board_without_a_password(tmp_path: Path):
     with open_engine():
-        command = [*compose_command(), "--file", str(DEPLOY / "compose.yaml"), "config"]
+        command = [*compose_command(tmp_path), "--file", str(DEPLOY / "compose.yaml"), "config"]
     unset = {name: value for name, value in os.environ.items() if name != "BOARD_PASSWORD"}
     done = subprocess.run(command, env=unset, capture_output=True, text=True, check=False)
     assert done.returncode != 0
@@ -248,7 +246,7 @@ def test_compose_refuses_to_start_a_board_without_a_password():
 def is_confined(board: Project) -> bool:
     """Whether the kernel says so of every part's first process."""
     for part in ("nats", *PARTS):
-        container: docker.models.containers.Container = board.container(part)
+        container = board.container(part)
         status = container.exec_run(["cat", "/proc/1/status"]).output.decode()
         facts = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
         assert int(facts["CapBnd"], 16) == 0, part

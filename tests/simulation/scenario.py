@@ -162,7 +162,11 @@ def simulate(seed: int, *, storm: bool = False) -> Report:
     try:
         return scenario.run()
     except Exception as error:
-        error.add_note(f"seed {seed}; the last that happened:\n{scenario.world.trace()}")
-        if isinstance(error, Violation):
+        found = error
+        if not isinstance(error, Violation):
+            found = Violation("I8", f"a component broke: {error!r}")
+        what = f"simulate({seed}, storm={storm})"
+        found.add_note(f"{what}; the last that happened:\n{scenario.world.trace()}")
+        if found is error:
             raise
-        raise Violation("I8", f"a component broke: {error!r}") from error
+        raise found from error

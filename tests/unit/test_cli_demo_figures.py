@@ -78,7 +78,8 @@ def journal() -> Journal:
 
 def test_the_figures_are_those_of_the_journal(journal: Journal):
     figures = JournalFigures(SUBJECTS, "1")
-    figures.take(journal.records)
+    for record in journal.records:
+        figures.take(record)
     run = figures.figures(seconds=1.0, audit_verified=True, processes=["h 1"])
     assert (run.tasks, run.attempts_lost) == (5, 1)
     assert (run.budget_high_water, run.budget_limit) == (2, 2)
@@ -87,7 +88,8 @@ def test_the_figures_are_those_of_the_journal(journal: Journal):
 
 def test_a_hand_off_begins_where_the_work_became_possible(journal: Journal):
     figures = JournalFigures(SUBJECTS, "1")
-    figures.take(journal.records)
+    for record in journal.records:
+        figures.take(record)
     totals = {each.task: each.total for each in figures.handoffs}
     assert totals == pytest.approx(
         {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from callboard_ledger.replay import Replay, Replayed, render
+from callboard_ledger.replay import Replay, Replayed
 from callboard_ledger.views import FlowView, TaskView
 from tests.ledger_journal import SUBJECTS, Scribe, fan_out, random_journal
 
@@ -22,7 +22,7 @@ def test_the_state_at_a_sequence_is_what_it_was_then() -> None:
     task = scribe.run_task()
     scribe.post()
     states = [
-        replayed(scribe, Replay(SUBJECTS, until_seq=seq)).states
+        replayed(scribe, Replay(SUBJECTS, until_seq=seq)).tasks
         for seq in range(len(scribe.records) + 1)
     ]
     assert states == [
@@ -88,14 +88,31 @@ def test_a_repeated_post_is_no_row_of_the_past_either() -> None:
     scribe.begin_epoch()
     first, again = scribe.post(), scribe.post()
     scribe.merged(again, first)
-    assert replayed(scribe, Replay(SUBJECTS)).states == {"waiting": 1}
-    assert replayed(scribe, Replay(SUBJECTS, until_seq=3)).states == {"waiting": 2}
+    assert replayed(scribe, Replay(SUBJECTS)).tasks == {"waiting": 1}
+    assert replayed(scribe, Replay(SUBJECTS, until_seq=3)).tasks == {"waiting": 2}
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_any_journal_can_be_shown_to_a_person(seed: int) -> None:
+def test_rows_that_are_given_away_as_they_end_make_the_same_state(seed: int) -> None:
     scribe = Scribe()
     scribe.records = random_journal(seed, 300)
-    lines = list(render(replayed(scribe, Replay(SUBJECTS))))
-    assert lines[0].startswith("at 300 (2023-11-14 22:13:20.300): ")
-    assert all(line.isprintable() for line in lines)
+    kept = replayed(scribe, Replay(SUBJECTS))
+    given: list[TaskView | FlowView] = []
+    rest = replayed(scribe, Replay(SUBJECTS, ended=given.append))
+    assert given
+    assert (rest.tasks, rest.flows) == (kept.tasks, kept.flows)
+    assert sorted([*given, *rest.rows], key=lambda row: row.id) == sorted(
+        kept.rows, key=lambda row: row.id
+    )
+    assert all(row.ended_at is None for row in rest.rows)
+
+
+def test_an_id_that_is_no_number_of_ours_does_not_end_a_replay() -> None:
+    scribe = Scribe()
+    scribe.begin_epoch()
+    flow = scribe.flow(*fan_out())
+    scribe.dispatch("9" * 5_000)
+    scribe.dispatch(f"0{flow}")
+    result = replayed(scribe, Replay(SUBJECTS))
+    assert [row.id for row in result.rows] == [flow]
+    assert result.void == 2

@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from callboard.auditing import known_heads, verify_board
 from callboard.board_note import FOLDER
 from callboard.cli.loop import run
 from callboard.cli.options import Json, Nats, Prefix, new_app
@@ -21,8 +20,8 @@ from callboard.connecting import Place, locate
 from callboard_broker.errors import BadInput
 from callboard_broker.streams import Topology
 from callboard_broker.subjects import Subjects
-from callboard_ledger.heads import Head
-from callboard_ledger.verify import VerifyReport
+from callboard_ledger.heads import Head, HeadFile, read_heads
+from callboard_ledger.verify import VerifyReport, verify_board
 
 __all__ = ["app"]
 
@@ -51,7 +50,7 @@ def verify(
 ) -> None:
     """Compare every event of the journal with the audit log."""
     place = locate(nats, prefix)
-    heads = known_heads(head) if head is not None else _own_heads(place)
+    heads = read_heads(head) if head is not None else _own_heads(place)
 
     async def work() -> VerifyReport:
         topology = Topology(Subjects(place.prefix))
@@ -103,8 +102,7 @@ def replay(
     if workflow and task:
         raise BadInput("task", "name a task or a workflow, not both")
     place = locate(nats, prefix)
-    limit = _until(until)
-    run(replay_board(place, Screen(json=json), limit, task or workflow, steps=workflow is not None))
+    run(replay_board(place, Screen(json=json), _until(until), about=task or workflow))
 
 
 def _until(text: str | None) -> Until:
@@ -116,7 +114,7 @@ def _until(text: str | None) -> Until:
         when = datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError) as error:
         raise BadInput("until", f"{text!r} is neither an event's number nor a time") from error
-    return Until(at_ns=int(when.timestamp() * 1e9))
+    return Until(at_ms=int(when.timestamp() * 1000))
 
 
 def _own_heads(place: Place) -> list[Head]:
@@ -129,7 +127,7 @@ def _own_heads(place: Place) -> list[Head]:
         store = Path(FOLDER, "ledger")
     else:
         return []  # another server's board: heads of this folder are not its own
-    return known_heads(store) if store.is_dir() else []
+    return HeadFile(store).all()
 
 
 def _show(screen: Screen, report: VerifyReport) -> None:

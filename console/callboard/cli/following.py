@@ -14,7 +14,7 @@ from callboard_broker.errors import TaskError
 from callboard_broker.handle import Handle, Update
 from callboard_broker.streams import Topology
 
-__all__ = ["follow", "say_if_nobody_offers", "show_result"]
+__all__ = ["follow", "follow_or_name", "say_if_nobody_offers", "show_result"]
 
 
 async def say_if_nobody_offers(board: Board, capabilities: set[str], screen: Screen) -> None:
@@ -33,6 +33,19 @@ async def follow(handle: Handle, screen: Screen) -> int:
     except asyncio.CancelledError:
         screen.note(f"it goes on without you: callboard status {handle.id}")
         raise
+
+
+async def follow_or_name(handle: Handle, screen: Screen, *, wait: bool) -> int:
+    """Follow what was posted, or print only its id; return the exit code."""
+    if wait:
+        return await follow(handle, screen)
+    if screen.json:
+        screen.document({"id": handle.id, "tenant": handle.tenant})
+    else:
+        screen.line(handle.id)
+        if screen.terminal:
+            screen.note(f"follow it: callboard status {handle.id}")
+    return 0
 
 
 async def _follow(handle: Handle, screen: Screen) -> int:

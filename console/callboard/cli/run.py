@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from callboard.cli.following import follow, say_if_nobody_offers
+from callboard.cli.following import follow_or_name, say_if_nobody_offers
 from callboard.cli.loop import run as run_coroutine
 from callboard.cli.options import Json, Nats, Prefix, Tenant, new_app
 from callboard.cli.reaching import reach
@@ -58,13 +58,7 @@ def run(  # noqa: PLR0913  each is an option of the command
         async with reach(nats, prefix, name="callboard run", tenant=tenant) as board:
             handle = await board.run(flow, values, key=key)
             await say_if_nobody_offers(board, needed, screen)
-            if wait:
-                return await follow(handle, screen)
-            if json:
-                screen.document({"id": handle.id, "tenant": tenant})
-            else:
-                screen.line(handle.id)
-            return 0
+            return await follow_or_name(handle, screen, wait=wait)
 
     raise typer.Exit(run_coroutine(work()))
 

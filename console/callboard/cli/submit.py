@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from callboard.cli.following import follow, say_if_nobody_offers
+from callboard.cli.following import follow_or_name, say_if_nobody_offers
 from callboard.cli.loop import run
 from callboard.cli.options import Json, Nats, Prefix, Tenant, new_app, seconds
 from callboard.cli.reaching import reach
@@ -68,15 +68,7 @@ def submit(  # noqa: PLR0913  each is an option of the command
                 capability, value, priority=priority, key=key, timeout=timeout
             )
             await say_if_nobody_offers(board, {capability}, screen)
-            if wait:
-                return await follow(handle, screen)
-            if json:
-                screen.document({"id": handle.id, "tenant": tenant})
-            else:
-                screen.line(handle.id)
-                if screen.terminal:
-                    screen.note(f"follow it: callboard status {handle.id}")
-            return 0
+            return await follow_or_name(handle, screen, wait=wait)
 
     raise typer.Exit(run(work()))
 

@@ -66,26 +66,25 @@ class JournalFigures:
         self.lost = 0
         self.handoffs: list[HandOff] = []
 
-    def take(self, records: list[Record]) -> None:
-        """Fold a batch of records."""
-        for record in records:
-            event = read(self._subjects, record).event
-            if isinstance(event, FlowRun) and str(record.seq) == self._flow:
-                self._graph = chart(event)
-            elif isinstance(event, Budget):
-                self.limit = event.concurrency["global"]
-                self._free = deque([0] * (self.limit - self._held))
-            elif isinstance(event, Expanded) and event.task == self._flow:
-                self._expected[event.step] = event.items
-            elif isinstance(event, Dispatch):
-                self._dispatched(event, record.at_ns)
-            elif isinstance(event, Outcome):
-                self._ended(event, record.at_ns)
-            elif isinstance(event, Lost):
-                life = self._lives.get(event.task)
-                if life is not None and apply_lost(life, event):
-                    self.lost += 1
-                    self._returned(event.task, record.at_ns)
+    def take(self, record: Record) -> None:
+        """Fold the next record."""
+        event = read(self._subjects, record).event
+        if isinstance(event, FlowRun) and str(record.seq) == self._flow:
+            self._graph = chart(event)
+        elif isinstance(event, Budget):
+            self.limit = event.concurrency["global"]
+            self._free = deque([0] * (self.limit - self._held))
+        elif isinstance(event, Expanded) and event.task == self._flow:
+            self._expected[event.step] = event.items
+        elif isinstance(event, Dispatch):
+            self._dispatched(event, record.at_ns)
+        elif isinstance(event, Outcome):
+            self._ended(event, record.at_ns)
+        elif isinstance(event, Lost):
+            life = self._lives.get(event.task)
+            if life is not None and apply_lost(life, event):
+                self.lost += 1
+                self._returned(event.task, record.at_ns)
 
     def figures(
         self, *, seconds: float, audit_verified: bool | None, processes: list[str]

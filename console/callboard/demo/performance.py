@@ -12,7 +12,6 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from callboard.auditing import known_heads, read_to_end, verify_board
 from callboard.connecting import connect
 from callboard.demo.figures import HandOff, JournalFigures
 from callboard.demo.join import Report
@@ -23,6 +22,9 @@ from callboard.stack import Stack, StackOptions
 from callboard_broker.client import Board
 from callboard_broker.handle import Handle
 from callboard_broker.streams import Topology, last_sequence
+from callboard_ledger.heads import HeadFile
+from callboard_ledger.scan import scan
+from callboard_ledger.verify import verify_board
 from callboard_ledger.views import PositionView
 
 __all__ = ["Killed", "Performance", "Result", "Watcher", "perform"]
@@ -132,10 +134,10 @@ async def _review(play: Performance, stack: Stack, watcher: Watcher, begun: floa
         seconds = time.monotonic() - ready
         watcher.say("audit", "reading the journal and the audit log")
         audited = await _audited(board, topology)
-        heads = known_heads(stack.options.folder / "ledger")
+        heads = HeadFile(stack.options.folder / "ledger").all()
         verified = await verify_board(board.connection, topology, heads)
         figures = JournalFigures(board.subjects, handle.id)
-        await read_to_end(board.connection, topology.journal, figures.take)
+        await scan(board.connection, topology.journal, figures.take)
         run = figures.figures(
             seconds=seconds,
             audit_verified=verified.ok and audited,
