@@ -1,9 +1,13 @@
-"""`python -m callboard_agents MODULE... --url URL`: one agent host, as a pool starts it."""
+"""`python -m callboard_agents MODULE...`: one agent host, as a pool starts it.
+
+The server is named by --url, else by CALLBOARD_NATS_URL.
+"""
 
 from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from dataclasses import MISSING, fields
 
@@ -22,8 +26,11 @@ def main(arguments: list[str] | None = None) -> int:
     for option in fields(HostOptions):
         flag = "--" + option.name.replace("_", "-")
         required = option.default is MISSING and option.default_factory is MISSING
+        required = required and not (option.name == "url" and "CALLBOARD_NATS_URL" in os.environ)
         kind = {"int": int, "float": float}.get(str(option.type), str)
         parser.add_argument(flag, type=kind, required=required, default=argparse.SUPPRESS)
+    url = os.environ.get("CALLBOARD_NATS_URL")
+    parser.set_defaults(**({"url": url} if url else {}))
     given = vars(parser.parse_args(arguments))
     modules = given.pop("modules")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 import subprocess
 import sys
@@ -99,7 +100,11 @@ class LocalPool:
         while not self._stopping.is_set():
             incarnation = secrets.token_hex(8)
             begun = time.monotonic()
-            place.process = child.start(_command(self._modules, place.options, incarnation))
+            place.process = child.start(
+                _command(self._modules, place.options, incarnation),
+                # The URL may hold a password, and a command line is there for everyone to read.
+                env={**os.environ, "CALLBOARD_NATS_URL": place.options.url},
+            )
             code = await child.wait(place.process)
             await self._report(place.options, incarnation, publisher)
             if self._stopping.is_set():
@@ -143,5 +148,7 @@ class LocalPool:
 def _command(modules: Sequence[str], options: HostOptions, incarnation: str) -> list[str]:
     command = [sys.executable, "-m", "callboard_agents", *modules]
     for name, value in asdict(replace(options, incarnation=incarnation)).items():
+        if name == "url":
+            continue
         command.append(f"--{name.replace('_', '-')}={value}")
     return command

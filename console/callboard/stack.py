@@ -153,10 +153,9 @@ class Stack:
 
     def _make_keepers(self) -> list[Keeper]:
         options = self.options
-        place = ["--nats", self.url, "--prefix", options.prefix]
-        env = {**os.environ, **options.env}
-        # The command line says it already; a second word on it could only contradict.
-        env.pop("CALLBOARD_NATS_URL", None)
+        place = ["--prefix", options.prefix]
+        # The URL may hold a password, and a command line is there for every user to read.
+        env = {**os.environ, **options.env, "CALLBOARD_NATS_URL": self.url}
         env.pop("CALLBOARD_NATS__URL", None)
         numbers = range(1, options.routers + 1)
         names = ["router"] if options.routers == 1 else [f"router-{n}" for n in numbers]

@@ -25,6 +25,7 @@ from callboard_broker.direct import get_last
 from callboard_broker.streams import Topology
 from callboard_broker.subjects import ALL_TENANTS
 from callboard_broker.wire import Budget, decode_event
+from callboard_config import mask_nats_url
 from callboard_ledger.views import FlowView, TaskView
 
 __all__ = ["app"]
@@ -157,7 +158,7 @@ async def _show_board(board: Board, screen: Screen, origin: str) -> None:
     topology = Topology(board.subjects)
     census = await take_census(board.connection, topology)
     overview: dict[str, Any] = {
-        "url": board.connection.url,
+        "url": mask_nats_url(board.connection.url),
         "prefix": board.options.prefix,
         "origin": origin,
         "routers": [seen.beat.host for seen in census.routers],

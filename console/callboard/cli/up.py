@@ -173,7 +173,7 @@ def _greet(screen: Screen, stack: Stack, place: Place) -> None:
         screen.document(
             {
                 "event": "started",
-                "url": stack.url,
+                "url": mask_nats_url(stack.url),
                 "prefix": stack.options.prefix,
                 "parts": stack.parts,
                 "budgets": budgets,
