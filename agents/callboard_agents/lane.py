@@ -40,7 +40,8 @@ class Lane:
 
     def offer(self, *, closed: bool) -> Offer:
         """What a beat says of the lane. closed: the host takes nothing more."""
-        return Offer(self.agent.capability, self.slots, 0 if closed else self.slots - self._used)
+        slots = self._used if closed else self.slots  # or the router would go on dispatching to it
+        return Offer(self.agent.capability, slots, slots - self._used)
 
     def enter(self) -> None:
         """A slot is taken."""
