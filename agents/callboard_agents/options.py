@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import socket
 from dataclasses import dataclass, field
 
@@ -14,9 +15,9 @@ __all__ = ["HostOptions", "host_name"]
 
 
 def host_name() -> str:
-    """Return `<node>-<pid>`, as a subject may have it."""
+    """Return `<node>-<pid>-<random>`, as a subject may have it: in containers every pid is 1."""
     node = re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().lower()).strip("-")
-    return f"{node[:40] or 'host'}-{os.getpid()}"
+    return f"{node[:40] or 'host'}-{os.getpid()}-{secrets.token_hex(2)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,11 +7,12 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from callboard_broker.blobs import Blobs
 from msgspec import UNSET, Raw
 
+from callboard_broker.blobs import Blobs
 from callboard_broker.connection import Connection
 from callboard_broker.direct import get_message
+from callboard_broker.errors import StreamMissing
 from callboard_broker.streams import Topology
 from callboard_broker.wire import BlobRef, Dispatch, decode_post
 
@@ -62,6 +63,8 @@ async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:
     while True:
         try:
             return await ask()
+        except StreamMissing as error:
+            _LOG.warning("a payload must wait: %s", error)  # while a leader is elected
         except LookupError:
             lookups += 1
             if lookups >= _LOOKUPS:

@@ -25,7 +25,7 @@ from callboard_agents.payloads import Payloads
 from callboard_broker.bounds import check_size
 from callboard_broker.connection import Connection
 from callboard_broker.encoding import encode_payload
-from callboard_broker.errors import BadInput
+from callboard_broker.errors import BadInput, CallboardError
 from callboard_broker.subjects import Subjects
 from callboard_broker.wire import BlobRef, Dispatch, Failure, Outcome, encode
 
@@ -232,7 +232,7 @@ class Running:
         except asyncio.CancelledError:
             if run.stop is None:
                 raise
-        except (LookupError, BadInput) as error:
+        except (LookupError, CallboardError) as error:
             self._send(run, None, None, failure_of(error))
         else:
             self._send(run, None, blob, None)

@@ -56,6 +56,7 @@ _log = logging.getLogger(__name__)
 _ASK_AGAIN_SECONDS = 1.0
 _EARLY = 4096
 _REMEMBERED = 4096
+_MAX_PATIENCE = 45.0
 _NEW_BOARD_SECONDS = 5.0
 _STREAM_PAUSE_SECONDS = 0.1
 
@@ -365,8 +366,9 @@ class Board:
             if view.state in TERMINAL:
                 error = None if view.error is None else msgspec.convert(view.error, Failure)
                 result = view.result if isinstance(view.result, msgspec.Raw) else None
+                for same in self._handles.pop(handle.id, [handle]):
+                    same.end(view.state, result, view.result_blob, error)
                 handle.end(view.state, result, view.result_blob, error)
-                self._handles.pop(handle.id, None)
             return
 
     async def _ask(self, task: str, tenant: str) -> _View | None:
@@ -406,6 +408,8 @@ async def connect(
     """Open a board at `url` and close it at the end. Raises `BoardUnreachable`, `BadInput`."""
     options = options or BoardOptions()
     check_tenant(options.tenant)
+    if not 0 <= options.patience <= _MAX_PATIENCE:
+        raise BadInput("patience", f"at most {_MAX_PATIENCE:g} s: nonces are known for 60 s")
     raised: BaseException | None = None
     try:
         async with AsyncExitStack() as stack:

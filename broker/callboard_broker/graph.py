@@ -20,6 +20,7 @@ from callboard_broker.wire import FlowRun, Step
 __all__ = ["Graph", "Node", "chart"]
 
 _RESERVED = frozenset({INPUTS, ITEM})
+_MAX_CHAIN = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +66,7 @@ def chart(run: FlowRun, *, max_steps: int = 1000) -> Graph:
         for place, ref in find(msgspec.json.decode(run.output), "output"):
             if ref.source != INPUTS and ref.source not in steps:
                 raise BadInput(place, _unknown(ref.source, steps))
+    _check_chains(steps, follows)
     waits = {name: needs[name] | ({f} if (f := follows[name]) else set()) for name in steps}
     order = _ordered(waits)
     feeds: dict[str, list[str]] = {name: [] for name in steps}
@@ -110,6 +112,19 @@ def _wants(
         return needs, each.source
     needs.add(each.source)
     return needs, None
+
+
+def _check_chains(steps: dict[str, tuple[int, Step]], follows: dict[str, str | None]) -> None:
+    """Item by item, one step calls the next: no chain may be longer than a call may go deep."""
+    for name in steps:
+        length, source = 0, follows[name]
+        while source is not None and length <= _MAX_CHAIN:
+            length, source = length + 1, follows[source]
+        if length > _MAX_CHAIN:
+            raise TooLarge(
+                f"steps[{steps[name][0]}].each",
+                f"more than {_MAX_CHAIN} fan-outs follow each other item by item, or in a circle",
+            )
 
 
 def _ordered(waits: dict[str, set[str]]) -> list[str]:

@@ -159,9 +159,12 @@ class Pull:
 
 
 def durable_name(pool: str, capability: str) -> str:
-    """The durable consumer of one queue: `shared--review--python`."""
+    """The durable consumer of one queue: `shared=review=python`.
+
+    No name may hold a `=`, so that no two queues come to share a durable.
+    """
     check_token(pool, "pool")
-    return f"{pool}--{check_capability(capability).replace('.', '--')}"
+    return f"{pool}={check_capability(capability).replace('.', '=')}"
 
 
 async def ensure_durable(

@@ -338,7 +338,7 @@ def decode_post(data: bytes, *, depth: int = 64) -> Post:
 
 
 def decode_flow_run(data: bytes, *, depth: int = 64) -> FlowRun:
-    """Read a workflow that anyone may have posted; `workflow.check` says whether it can run."""
+    """Read a workflow that anyone may have posted; `graph.chart` says whether it can run."""
     run: FlowRun = _decode_foreign(_flow_run, data, depth)
     _check_value(run.inputs, "inputs")
     for index, step in enumerate(run.steps):
@@ -374,8 +374,8 @@ def _explain(error: Exception) -> BadInput:
     """msgspec says `Expected `int`, got `str` - at `$.priority``: the path is the field."""
     text, _, place = str(error).partition(" - at `")
     field = place.rstrip("`").removeprefix("$").lstrip(".") or "body"
-    if "unknown field" in text or "required field" in text:
-        named = text.rsplit("`", 2)[-2]
+    if text.startswith("Object ") and "`" in text:
+        named = text.split("`")[1]
         field = named if field == "body" else f"{field}.{named}"
     return BadInput(_shown(field), _shown(text))
 

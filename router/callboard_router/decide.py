@@ -37,6 +37,7 @@ __all__ = ["Desk", "Policy", "decide"]
 
 _ATTACH_PAYLOAD = 512 * 1024
 _ATTACH_RESULT = 32 * 1024
+_FAILURE_CHARACTERS = 8192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,9 +239,10 @@ def _dispatch(desk: Desk, task: Task, queue: Queue, at_ms: int) -> Proposal | No
         timeout=task.timeout,
         why={"hosts": hosts, "slots": slots, "running": desk.state.running[queue]},
     )
+    subject = desk.subjects.dispatch(task.tenant, *queue)
     desk.proposals.open_dispatch(task.id, task.tenant, queue)
     return Proposal(
-        subject=desk.subjects.dispatch(task.tenant, *queue),
+        subject=subject,
         event=event,
         guard=desk.state.epoch,
         attach=attach,
@@ -275,7 +277,8 @@ def _ends(desk: Desk, out: list[Proposal]) -> None:
 
 
 def _why(desk: Desk, task: Task) -> Failure:
-    return (
+    """Why the task fails, cut to a length that any event can carry."""
+    why = (
         desk.agenda.unfillable.pop(task.id, None)
         or task.life.failure
         or Failure(
@@ -283,6 +286,13 @@ def _why(desk: Desk, task: Task) -> Failure:
             f"{task.life.lost} attempts were lost with the hosts that ran them; "
             "look in the hosts' logs for what ended them",
         )
+    )
+    field, trace = why.field, why.trace
+    return Failure(
+        why.type[:256],
+        why.message[:_FAILURE_CHARACTERS],
+        field=field if field is None else field[:256],
+        trace=trace if trace is None else trace[:_FAILURE_CHARACTERS],
     )
 
 

@@ -75,7 +75,10 @@ class Engine:
             if counted and isinstance(event, Lost):
                 desk.liveness.ended(event.task)
             desk.proposals.resolve(event)
-        desk.agenda.take_fresh()
+        if self.tenure.role is Role.LEADER:
+            desk.agenda.take_fresh()
+        else:
+            state.fresh.clear()  # whoever begins to lead looks at everything
 
     def heard(self, beat: Beat, *, at: float) -> None:
         """A beat of a host or a router, sent at `at`."""

@@ -6,6 +6,7 @@ the values that are at hand, and `Missing` says which are not.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,8 @@ from callboard_broker.wire import BlobRef, Ref
 from callboard_router.state import Flow, Result, State, Task
 
 __all__ = ["Missing", "Source", "Values", "count_items", "fill_output", "fill_payload"]
+
+_MAX_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,7 @@ def fill_payload(state: State, task: Task, values: Values) -> bytes:
     flow = state.flows[task.flow or ""]
     node = flow.graph.nodes[task.step]
 
-    def value_of(ref: Ref) -> Any:
+    def chosen(ref: Ref) -> Any:
         if ref.source == INPUTS:
             return select(values.inputs(flow), ref.path, INPUTS)
         if ref.source == ITEM:
@@ -105,7 +108,7 @@ def fill_payload(state: State, task: Task, values: Values) -> bytes:
             return select(item, ref.path, ITEM)
         return select(values.whole(flow, ref.source), ref.path, ref.source)
 
-    return _encode(fill(msgspec.json.decode(node.step.payload), value_of))
+    return _filled(node.step.payload, chosen)
 
 
 def count_items(state: State, flow_id: str, step: str, values: Values, most: int) -> int:
@@ -120,14 +123,14 @@ def fill_output(state: State, flow_id: str, values: Values) -> bytes:
     """The result of a workflow that has succeeded. Raises `Missing` or `BadInput`."""
     flow = state.flows[flow_id]
 
-    def value_of(ref: Ref) -> Any:
+    def chosen(ref: Ref) -> Any:
         if ref.source == INPUTS:
             return select(values.inputs(flow), ref.path, INPUTS)
         return select(values.whole(flow, ref.source), ref.path, ref.source)
 
     if flow.output is None:
-        return _encode({name: values.whole(flow, name) for name in flow.graph.sinks})
-    return _encode(fill(msgspec.json.decode(flow.output), value_of))
+        return msgspec.json.encode({name: values.whole(flow, name) for name in flow.graph.sinks})
+    return _filled(flow.output, chosen)
 
 
 def _list(flow: Flow, step: str, values: Values) -> list[Any]:
@@ -142,5 +145,16 @@ def _list(flow: Flow, step: str, values: Values) -> list[Any]:
     return found
 
 
-def _encode(value: Any) -> bytes:
-    return msgspec.json.encode(value)
+def _filled(template: bytes | msgspec.Raw, chosen: Callable[[Ref], Any]) -> bytes:
+    """The template with its values. A short template may name a long value many times: bounded."""
+    length = 0
+
+    def value_of(ref: Ref) -> msgspec.Raw:
+        nonlocal length
+        value = msgspec.json.encode(chosen(ref))
+        length += len(value)
+        if length > _MAX_BYTES:
+            raise TooLarge("payload", f"over {_MAX_BYTES:,} bytes with its references filled in")
+        return msgspec.Raw(value)
+
+    return msgspec.json.encode(fill(msgspec.json.decode(template), value_of))

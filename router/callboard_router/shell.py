@@ -17,19 +17,21 @@ from functools import partial
 from typing import Any
 
 import msgspec
-from callboard_broker.blobs import Blobs
-from callboard_broker.pull import ensure_durable
 
-from callboard_broker.connection import Connection, open_link
+from callboard_broker.blobs import Blobs
+from callboard_broker.bounds import check_document
+from callboard_broker.connection import ApiError, Connection, open_link
 from callboard_broker.direct import get_message
 from callboard_broker.errors import (
     BadInput,
     BoardUnreachable,
     CallboardError,
+    StreamMissing,
     WriteRefused,
 )
 from callboard_broker.link import raw_headers
 from callboard_broker.publisher import Publisher
+from callboard_broker.pull import ensure_durable
 from callboard_broker.reader import Reader
 from callboard_broker.record import Record
 from callboard_broker.streams import Topology, ensure_streams, last_sequence
@@ -117,6 +119,9 @@ class _Shell:
             except BadInput as error:
                 _log.warning("a beat on %s cannot be read: %s", record.subject, error)
                 continue
+            if record.subject != self.topology.subjects.beat(beat.pool, beat.host):
+                _log.warning("a beat on %s claims to be another host's", record.subject)
+                continue
             age = max(0, now_ms - record.at_ns // 1_000_000) / 1000
             self.engine.heard(beat, at=now - age)
         self.wake()
@@ -125,7 +130,15 @@ class _Shell:
         """The connection was made anew: what was under way is void, leases are granted again."""
         self.connected_seq = None
         self.engine.reconnected(time.monotonic())
-        self.connected_seq, _ = await last_sequence(self.connection, self.topology.journal)
+        generation = self.connection.generation
+        while self.connection.generation == generation and self.connected_seq is None:
+            try:
+                last, _ = await last_sequence(self.connection, self.topology.journal)
+            except (OSError, LookupError, ApiError) as error:
+                _log.debug("the journal does not answer yet: %s", error)
+                await asyncio.sleep(_TICK_SECONDS)
+            else:
+                self.connected_seq = last
 
     def asked(self, _subject: str, reply: str, _headers: bytes, data: bytes) -> None:
         if reply and self.engine.tenure.role is Role.LEADER:
@@ -134,13 +147,18 @@ class _Shell:
     async def _answer(self, reply: str, data: bytes) -> None:
         """Say yes only with the whole journal folded: an outcome may stand at its very end."""
         try:
+            check_document(data, depth=4)
             question = msgspec.json.decode(data, type=_Question)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (BadInput, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             answer = {"error": {"type": "BadInput", "message": str(error)}}
             self.connection.send(reply, encode(answer))
             return
-        last, _ = await last_sequence(self.connection, self.topology.journal)
         if self.journal is None:
+            return
+        try:
+            last, _ = await last_sequence(self.connection, self.topology.journal)
+        except (OSError, LookupError, ApiError) as error:
+            _log.debug("a host is not answered, and asks again: %s", error)
             return
         await self.journal.reached(last)
         claim = Claim(
@@ -211,13 +229,14 @@ class _Shell:
     async def _fetch(self, source: Source) -> None:
         try:
             value: Any = await self._value(source)
-        except (LookupError, BadInput, msgspec.MsgspecError) as error:
-            value = Failure(type(error).__name__, f"an upstream value is not to be had: {error}")
-        except (BoardUnreachable, TimeoutError):
+        except (OSError, StreamMissing, ApiError):
             await self.connection.reached()
+            await asyncio.sleep(_TICK_SECONDS)
             self.engine.desk.agenda.wanted[source] = None
             self.wake()
             return
+        except (LookupError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+            value = Failure(type(error).__name__, f"an upstream value is not to be had: {error}")
         self.engine.fetched(source, value)
         self.wake()
 

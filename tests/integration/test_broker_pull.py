@@ -43,7 +43,7 @@ def sequences(deliveries: list[Delivery]) -> list[int]:
 
 
 def test_a_durable_is_named_for_its_pool_and_capability():
-    assert DURABLE == "shared--review--python"
+    assert DURABLE == "shared=review=python"
 
 
 async def test_work_is_delivered_once_in_order_and_acknowledged(nats: NatsServer):

@@ -9,7 +9,7 @@ import pytest
 
 from callboard_broker.errors import BadInput, TooLarge
 from callboard_broker.graph import Graph, chart
-from callboard_broker.wire import decode_flow_run
+from callboard_broker.wire import FlowRun, Ref, Step, decode_flow_run
 
 
 def graph(*steps: dict[str, Any], max_steps: int = 1000, **body: Any) -> Graph:
@@ -133,3 +133,14 @@ def test_too_many_steps_are_refused_before_anything_is_worked_out():
 def test_a_thousand_steps_in_a_row_are_charted():
     steps = [{"id": f"s{n}", "after": [f"s{n - 1}"] if n else []} for n in range(1000)]
     assert list(graph(*steps).nodes)[-1] == "s999"
+
+
+def test_fan_outs_that_follow_each_other_without_end_are_refused_by_name():
+    steps = [Step(id="s0", capability="c", each=Ref("inputs", "items"))]
+    steps += [
+        Step(id=f"s{number}", capability="c", each=Ref(f"s{number - 1}"))
+        for number in range(1, 200)
+    ]
+    with pytest.raises(TooLarge) as caught:
+        chart(FlowRun(name="chain", steps=steps))
+    assert caught.value.field.endswith(".each")

@@ -193,3 +193,16 @@ def test_no_bytes_raise_anything_but_bad_input(data: bytes):
     for reader in readers:
         with contextlib.suppress(BadInput):
             reader(data)
+
+
+@pytest.mark.parametrize("kind", ["outcome", "settled", "lost", "beat", "epoch"])
+def test_an_event_that_quotes_our_own_messages_is_refused_like_any_other(kind: str):
+    body = b'{"kind": "required field", "state": "Object unknown field"}'
+    with pytest.raises(BadInput):
+        decode_event(kind, body)
+
+
+def test_a_body_of_escaped_quotes_is_looked_at_once():
+    hostile = b"[" * 65 + b'"' + b'\\"' * 500_000
+    with pytest.raises(BadInput):
+        decode_post(hostile)
