@@ -141,6 +141,8 @@ class Handle:
             if event.attempt > life.attempt:
                 life.state, life.attempt, life.failure = "running", event.attempt, None
             apply_lost(life, event)
+            if event.task == self.id:
+                self._state = "waiting"
             self._tell(
                 Update(event.task, "waiting", error=Failure("Lost", event.reason), host=event.host)
             )

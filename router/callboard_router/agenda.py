@@ -39,6 +39,7 @@ class Agenda:
 
     def look_at_everything(self) -> None:
         """Begin anew, as a router does whose epoch begins."""
+        self.waiting = Waiting()
         for name in (*self._state.tasks, *self._state.flows):
             self.look_at(name)
 

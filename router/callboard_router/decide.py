@@ -112,6 +112,8 @@ def _losses(desk: Desk, now: float, out: list[Proposal]) -> None:
         key = f"lost/{loss.task}"
         task = desk.state.tasks.get(loss.task)
         if task is not None and key not in desk.proposals:
+            if loss.host is None:
+                desk.ready.discard(task.queue)  # its durable may be gone: it is looked after again
             event = Lost(loss.task, loss.attempt, desk.state.epoch, loss.reason, loss.host)
             _propose(desk, out, key, (task.tenant, "lost", task.shard), event)
 

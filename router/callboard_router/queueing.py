@@ -44,7 +44,8 @@ class Waiting:
     def best(self, tenant: str, open_capabilities: Collection[str]) -> tuple[str, str] | None:
         """(capability, id) of the tenant's next task where there is room; it stays queued."""
         queues = self._queues.get(tenant, {})
-        heads = [(queues[name][0], name) for name in queues if name in open_capabilities]
+        few, many = sorted((queues.keys(), open_capabilities), key=len)
+        heads = [(queues[name][0], name) for name in few if name in many]
         if not heads:
             return None
         entry, capability = min(heads)
