@@ -24,6 +24,7 @@ from tests.servers import NatsServer
 __all__ = ["Processes", "check_history", "read_journal", "started_processes"]
 
 HERE = Path(__file__).parent
+NO_LIMIT = 10**9
 
 
 class Processes:
@@ -125,7 +126,7 @@ async def read_journal(nats: NatsServer) -> list[Record]:
     return records
 
 
-def check_history(  # noqa: PLR0915  one pass over the journal, read from top to bottom
+def check_history(  # noqa: PLR0912, PLR0915  one pass over the journal, read from top to bottom
     records: list[Record], table: Path
 ) -> dict[str, Any]:
     """Check the invariants from the journal and the outside table, with a rule of its own.
@@ -146,6 +147,7 @@ def check_history(  # noqa: PLR0915  one pass over the journal, read from top to
         words = record.subject.split(".")
         if words[1] == "task":
             posts.add(str(record.seq))
+        if words[1] != "run":
             continue
         event = json.loads(record.data)
         kind, task = event["kind"], event.get("task", "")
@@ -156,7 +158,8 @@ def check_history(  # noqa: PLR0915  one pass over the journal, read from top to
         elif kind != "outcome":
             assert event["epoch"] == epoch, f"{kind} at {record.seq} of a router that is not active"
         if kind == "budget":
-            limits = event["concurrency"]
+            for key, limit in (event.get("base", {}) | event.get("changed", {})).items():
+                limits[key] = (limit or {}).get("concurrency", limits.get(key, NO_LIMIT))
         elif kind == "dispatch":
             assert task not in running, f"{task} dispatched at {record.seq} while it runs"
             assert event["attempt"] == attempts[task] + 1

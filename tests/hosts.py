@@ -1,7 +1,7 @@
 """A stage for agent hosts: real streams and durables, and dispatches written by hand.
 
-It plays the router's part for a host, without deciding anything: a test says what is dispatched
-and what is confirmed, and reads the outcomes, news and beats as they arrive.
+It plays the router's part for a host, and the ledger's, without deciding anything: a test says
+what is dispatched, confirmed and known, and reads posts, outcomes, news and beats as they arrive.
 """
 
 from __future__ import annotations
@@ -25,7 +25,17 @@ from callboard_broker.reader import Reader
 from callboard_broker.record import Record
 from callboard_broker.streams import Topology, ensure_streams, last_sequence
 from callboard_broker.subjects import Subjects
-from callboard_broker.wire import Beat, Dispatch, Outcome, decode_beat, decode_event, encode
+from callboard_broker.wire import (
+    Beat,
+    Dispatch,
+    Merged,
+    Outcome,
+    Post,
+    decode_beat,
+    decode_event,
+    decode_post,
+    encode,
+)
 from tests.servers import NatsServer
 
 __all__ = ["AGENTS", "Stage", "open_stage"]
@@ -51,6 +61,8 @@ class Stage:
         self.news: list[dict[str, Any]] = []
         self.asked: list[dict[str, Any]] = []
         self.word: dict[str, Any] = {"go": True}
+        self.posts: list[tuple[int, Post]] = []
+        self.known: dict[str, dict[str, Any]] = {}
         self.publisher = publisher
         self._tasks = 0
         self._stirred: asyncio.Event = asyncio.Event()
@@ -62,6 +74,37 @@ class Stage:
 
     async def dispatch(self, capability: str, payload: object = None, **fields: Any) -> Dispatch:
         """Write a dispatch into the journal: a new task, unless `fields` name one."""
+        dispatch = self._dispatch(payload, fields)
+        subject = self.subjects.dispatch("acme", "shared", capability)
+        await self.publisher.put(subject, encode(dispatch))
+        return dispatch
+
+    async def deliver(self, capability: str, payload: object = None, **fields: Any) -> Dispatch:
+        """Write a dispatch into the mailbox of `host`, which is called so unless `fields` say."""
+        given = {"host": "host", "pool": "shared", "capability": capability}
+        dispatch = self._dispatch(payload, given | fields)
+        assert dispatch.host is not None
+        await self.publisher.put(self.subjects.mailbox("acme", dispatch.host), encode(dispatch))
+        return dispatch
+
+    def stop(self, *dispatches: Dispatch, why: str = "") -> None:
+        """Ask the hosts, as the router would repeat it, to stop these attempts."""
+        attempts = [(dispatch.task, dispatch.attempt) for dispatch in dispatches]
+        request = msgspec.json.encode({"stop": attempts, "why": why})
+        self.connection.send(self.subjects.stop("shared"), request)
+
+    async def posted(self, number: int) -> tuple[int, Post]:
+        """Return the `number`-th post of the journal (1 is the first), and its sequence."""
+        await self.seen(lambda: len(self.posts) >= number or None)
+        return self.posts[number - 1]
+
+    async def merge(self, post: tuple[int, Post], same_as: int) -> None:
+        """Say that a post repeats an earlier one."""
+        assert post[1].shard is not None
+        event = Merged(str(post[0]), str(same_as), 1)
+        await self.publisher.put(self.subjects.run("acme", "merged", post[1].shard), encode(event))
+
+    def _dispatch(self, payload: object, fields: dict[str, Any]) -> Dispatch:
         self._tasks += 1
         given: dict[str, Any] = {
             "task": str(self._tasks),
@@ -74,10 +117,7 @@ class Stage:
         }
         if payload is not msgspec.UNSET:
             given["payload"] = msgspec.Raw(msgspec.json.encode(payload))
-        dispatch = Dispatch(**(given | fields))
-        subject = self.subjects.dispatch("acme", "shared", capability)
-        await self.publisher.put(subject, encode(dispatch))
-        return dispatch
+        return Dispatch(**(given | fields))
 
     async def outcome(self, dispatch: Dispatch) -> Outcome:
         """Return the first outcome of this attempt, once it is stored."""
@@ -152,7 +192,10 @@ class Stage:
 
     def _journal(self, records: list[Record]) -> None:
         for record in records:
-            if self.subjects.parse(record.subject).kind == "outcome":
+            kind = self.subjects.parse(record.subject).kind
+            if kind == "post":
+                self.posts.append((record.seq, decode_post(record.data)))
+            elif kind == "outcome":
                 outcome = decode_event("outcome", record.data)
                 assert isinstance(outcome, Outcome)
                 self.outcomes.append(outcome)
@@ -171,6 +214,13 @@ class Stage:
         self.connection.send(reply, msgspec.json.encode(self.word))
         self._stirred.set()
 
+    def _status(self, _subject: str, reply: str, _headers: bytes, data: bytes) -> None:
+        """The ledger's part: `known` says what it knows, by id."""
+        task = msgspec.json.decode(data)["id"]
+        unknown = {"error": {"type": "UnknownTask", "message": task}}
+        view = {"id": task, **self.known[task]} if task in self.known else unknown
+        self.connection.send(reply, msgspec.json.encode(view))
+
 
 @asynccontextmanager
 async def open_stage(nats: NatsServer, *queues: str) -> AsyncIterator[Stage]:
@@ -183,6 +233,7 @@ async def open_stage(nats: NatsServer, *queues: str) -> AsyncIterator[Stage]:
             await stage.queue(capability)
         await connection.sink(stage.subjects.news("acme", 3), stage._news)
         await connection.sink(stage.subjects.ask("shared", "confirm"), stage._confirm)
+        await connection.sink(stage.subjects.ask("acme", "status"), stage._status)
         # The beats by subscription: their stream is in memory, and a killed server loses it.
         await connection.sink(stage.subjects.beats, stage._beat)
         async with Reader(connection, topology.journal, start=1, callback=stage._journal):

@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import msgspec
 
 from callboard_broker.record import Record
 from callboard_broker.subjects import Subjects
 from callboard_broker.wire import (
+    Answered,
     Budget,
+    Command,
+    Cron,
     Dispatch,
+    Entered,
     Epoch,
     Expanded,
     Failure,
+    Fired,
     FlowRun,
+    Gate,
+    Limit,
     Lost,
     Merged,
     Outcome,
+    Parent,
     Post,
     Quarantined,
     Ref,
+    Retrying,
     Settled,
+    Skipped,
     Step,
+    SubFlow,
     encode,
 )
+from callboard_ledger.rows import Row
 
-__all__ = ["SUBJECTS", "Scribe", "fan_out", "random_journal"]
+__all__ = ["SUBJECTS", "Scribe", "fan_out", "nested", "plain_row", "random_journal"]
 
 SUBJECTS = Subjects()
 _TENANTS = ("acme", "globex")
@@ -60,13 +73,34 @@ class Scribe:
     def flow(self, *steps: Step, tenant: str = "acme") -> str:
         return str(self.write(SUBJECTS.flow(tenant, "run"), FlowRun("nightly", list(steps))))
 
+    def command(self, verb: str, task: str, *, tenant: str = "acme", **fields: object) -> str:
+        command = Command(task, **fields)  # type: ignore[arg-type]
+        return str(self.write(SUBJECTS.flow(tenant, verb), command))
+
+    def schedule(self, tenant: str = "acme") -> str:
+        return self.post(tenant, cron=Cron("*/5 * * * *"))
+
+    def spawn(self, parent: str, attempt: int = 1, *, tenant: str = "acme") -> str:
+        return self.post(tenant, parent=Parent(parent, attempt, f"s{attempt}"))
+
     def dispatch(
-        self, task: str, attempt: int = 1, *, tenant: str = "acme", epoch: int | None = None
+        self,
+        task: str,
+        attempt: int = 1,
+        *,
+        tenant: str = "acme",
+        epoch: int | None = None,
+        host: str | None = None,
     ) -> int:
         subject = SUBJECTS.dispatch(tenant, "shared", "review.python")
         epoch = self.epoch if epoch is None else epoch
-        secret = f"s{attempt}"
-        return self.write(subject, Dispatch(task, attempt, secret, epoch, 7, 0, 20.0))
+        event = Dispatch(task, attempt, f"s{attempt}", epoch, 7, 0, 20.0)
+        if host is not None:
+            subject = SUBJECTS.mailbox(tenant, host)
+            event = msgspec.structs.replace(
+                event, host=host, pool="shared", capability="review.python"
+            )
+        return self.write(subject, event)
 
     def outcome(
         self,
@@ -76,18 +110,50 @@ class Scribe:
         tenant: str = "acme",
         secret: str | None = None,
         error: Failure | None = None,
+        used: dict[str, float] | None = None,
     ) -> int:
         result = msgspec.UNSET if error is not None else msgspec.Raw(b'{"ok":true}')
+        secret = secret or f"s{attempt}"
         outcome = Outcome(
-            task, attempt, secret or f"s{attempt}", "host-1", 1, 2, result=result, error=error
+            task, attempt, secret, "host-1", 1, 2, result=result, error=error, used=used or {}
         )
         return self.write(SUBJECTS.run(tenant, "outcome", 7), outcome)
 
     def lost(
-        self, task: str, attempt: int = 1, *, tenant: str = "acme", epoch: int | None = None
+        self,
+        task: str,
+        attempt: int = 1,
+        *,
+        tenant: str = "acme",
+        epoch: int | None = None,
+        started: bool = True,
     ) -> int:
-        lost = Lost(task, attempt, self.epoch if epoch is None else epoch, "the lease ended")
+        epoch = self.epoch if epoch is None else epoch
+        lost = Lost(task, attempt, epoch, "the lease ended", "host-1", started)
         return self.write(SUBJECTS.run(tenant, "lost", 7), lost)
+
+    def router(
+        self, event: object, kind: str, *, tenant: str = "acme", epoch: int | None = None
+    ) -> int:
+        """Any event of the router; its epoch is put in."""
+        epoch = self.epoch if epoch is None else epoch
+        event = msgspec.structs.replace(event, epoch=epoch)  # type: ignore[type-var]
+        return self.write(SUBJECTS.run(tenant, kind, 7), event)
+
+    def retrying(self, task: str, attempt: int = 1, at: int = 0, **more: Any) -> int:
+        return self.router(Retrying(task, attempt, 0, at), "retrying", **more)
+
+    def skipped(self, task: str, **more: Any) -> int:
+        return self.router(Skipped(task, 0, "no need"), "skipped", **more)
+
+    def entered(self, task: str, **more: Any) -> int:
+        return self.router(Entered(task, 0, msgspec.Raw(b"{}")), "entered", **more)
+
+    def fired(self, schedule: str, number: int, **more: Any) -> int:
+        return self.router(Fired(schedule, 0, number, 99), "fired", **more)
+
+    def answered(self, command: str, error: Failure | None = None, **more: Any) -> int:
+        return self.router(Answered(command, 0, error), "answered", **more)
 
     def settled(
         self,
@@ -118,60 +184,204 @@ class Scribe:
         return task
 
 
+def plain_row(row: Row) -> dict[str, Any]:
+    """What a row says, without what only memory needs, and of an error only what a store keeps."""
+    fields = msgspec.structs.asdict(row)
+    for name in ("dirty", "rows", "stored"):
+        fields.pop(name, None)
+    for name in ("failure", "error"):
+        if fields.get(name) is not None:
+            fields[name] = fields[name].type
+    for name in ("used", "void", "past"):
+        fields[name] = fields.get(name) or None
+    if "steps" in fields:
+        fields["steps"] = [msgspec.to_builtins(step) for step in fields["steps"].values()]
+    return fields
+
+
 def fan_out() -> list[Step]:
     """A plan, one build per item of it, one test per build, and a report of all."""
     return [
-        Step("plan", "planner"),
-        Step("build", "builder", each=Ref("plan", "files")),
-        Step("check", "checker", each=Ref("build")),
-        Step("report", "writer", after=["check"], priority=8),
+        Step(id="plan", capability="planner"),
+        Step(id="build", capability="builder", each=Ref("plan", "files")),
+        Step(id="check", capability="checker", each=Ref("build")),
+        Step(id="report", capability="writer", after=["check"], priority=8),
     ]
 
 
-def random_journal(seed: int, length: int) -> list[Record]:
-    """About `length` events: most of them as they should be, every fifth one somehow wrong."""
-    rng = random.Random(seed)
-    scribe = Scribe()
-    scribe.begin_epoch()
-    ids: list[tuple[str, str]] = [("acme", "999999")]
-    flows: list[tuple[str, str]] = []
-    while len(scribe.records) < length:
+def nested() -> list[Step]:
+    """A plan, a workflow of two steps, and a gate before the last step."""
+    inner = [
+        Step(id="one", capability="worker"),
+        Step(id="two", capability="worker", after=["one"]),
+    ]
+    return [
+        Step(id="plan", capability="planner"),
+        Step(id="sub", flow=SubFlow(inner), after=["plan"]),
+        Step(id="ask", gate=Gate(prompt="ship it?"), after=["sub"]),
+        Step(id="ship", capability="shipper", after=["ask"]),
+    ]
+
+
+def random_journal(seed: int, length: int, *, resume: bool = True) -> list[Record]:
+    """About `length` events: many of them as they should be, the others somehow wrong.
+
+    resume: whether workflows are resumed, too.
+    """
+    return _Story(seed, resume=resume).tell(length)
+
+
+class _Story:
+    """Writes at random, with a preference for what was begun lately."""
+
+    def __init__(self, seed: int, *, resume: bool) -> None:
+        self.rng = random.Random(seed)
+        self.resume = resume
+        self.scribe = Scribe()
+        self.ids: list[tuple[str, str]] = [("acme", "999999")]
+        self.flows: list[tuple[str, str]] = []
+        self.commands: list[tuple[str, str]] = []
+        self.schedules: list[tuple[str, str]] = []
+        self.attempts: dict[str, int] = {}
+        self.lives: dict[str, tuple[str, str]] = {}
+
+    def tell(self, length: int) -> list[Record]:
+        self.scribe.begin_epoch()
+        while len(self.scribe.records) < length:
+            if self.rng.random() < 0.5:
+                self._go_on()
+            else:
+                self._event(self.rng.randrange(32))
+        return self.scribe.records
+
+    def _go_on(self) -> None:
+        """What might really come next for one of the tasks that came lately."""
+        rng, scribe = self.rng, self.scribe
+        owner, task = rng.choice(self.ids[-15:])
+        _, state = self.lives.setdefault(task, (owner, "waiting"))
+        attempt = self.attempts.get(task, 0)
+        if state == "waiting":
+            self.attempts[task] = attempt + 1
+            scribe.dispatch(task, attempt + 1, tenant=owner)
+            state = "running"
+        elif state == "running":
+            state = rng.choice(("ended", "failed", "failed", "waiting"))
+            used = {"tokens": 2.0}
+            if state == "waiting":
+                scribe.lost(task, attempt, tenant=owner, started=rng.random() < 0.5)
+            else:
+                error = Failure("Boom", "x" * 5) if state == "failed" else None
+                scribe.outcome(task, attempt, tenant=owner, error=error, used=used)
+        elif state == "failed" and rng.random() < 0.6:
+            scribe.retrying(task, attempt, scribe.epoch, tenant=owner)
+            state = "waiting"
+        elif state == "failed":
+            scribe.settled(task, tenant=owner)
+            state = "ended"
+        elif rng.random() < 0.5:
+            command = scribe.command("redrive", task, tenant=owner)
+            self.commands.append((owner, command))
+            state = "waiting"
+        self.lives[task] = (owner, state)
+
+    def _event(self, kind: int) -> None:
+        """Anything, about anything."""
+        rng, scribe, ids = self.rng, self.scribe, self.ids
         tenant = rng.choice(_TENANTS)
-        recent = ids[-12:] if rng.random() < 0.8 else ids
-        owner, task = rng.choice(recent)
-        as_tenant = owner if rng.random() < 0.95 else rng.choice(_TENANTS)
-        attempt = rng.choices((1, 2, 3), (70, 25, 5))[0]
-        epoch = scribe.epoch if rng.random() < 0.95 else rng.randrange(scribe.epoch + 2)
-        kind = rng.randrange(24)
+        owner, task = rng.choice(ids[-12:] if rng.random() < 0.8 else ids)
         if kind < 4:
-            ids.append((tenant, scribe.post(tenant, priority=rng.randrange(10))))
-        elif kind < 9:
-            scribe.dispatch(task, attempt, tenant=as_tenant, epoch=epoch)
-        elif kind < 14:
+            delay = rng.choice((None, None, 3.0))
+            ids.append((tenant, scribe.post(tenant, priority=rng.randrange(10), delay=delay)))
+        elif kind < 7:
+            self._command(owner, task)
+        elif kind == 7:
+            flow = scribe.flow(*rng.choice((fan_out, nested))(), tenant=tenant)
+            self.flows.append((tenant, flow))
+            ids += [(tenant, flow), (tenant, f"{flow}.plan.0")]
+        elif kind == 8 and self.flows:
+            self._expand()
+        elif kind == 9 and self.flows:
+            self._inside()
+        elif kind == 10:
+            self._schedule(tenant)
+        elif kind < 13:
+            _write_rubbish(scribe, rng, ids)
+        elif kind < 15:
+            _write_notice(scribe, rng, scribe.epoch if rng.random() < 0.9 else 1)
+        else:
+            self._about(kind, owner, task)
+
+    def _about(self, kind: int, owner: str, task: str) -> None:
+        """What a router or a host may say of a task, at the right time or not."""
+        rng, scribe = self.rng, self.scribe
+        tenant = owner if rng.random() < 0.95 else rng.choice(_TENANTS)
+        known = self.attempts.get(task, 0) + (kind in range(15, 20))
+        attempt = max(1, known) if rng.random() < 0.9 else rng.randrange(1, 4)
+        epoch = scribe.epoch if rng.random() < 0.95 else rng.randrange(scribe.epoch + 2)
+        said: dict[str, Any] = {"tenant": tenant, "epoch": epoch}
+        if kind < 20:
+            scribe.dispatch(task, attempt, host=rng.choice((None, None, "host-2")), **said)
+            self.attempts[task] = attempt
+        elif kind < 25:
             error = Failure("Boom", "x" * 5) if rng.random() < 0.3 else None
             secret = None if rng.random() < 0.95 else "forged"
-            scribe.outcome(task, attempt, tenant=as_tenant, secret=secret, error=error)
-        elif kind == 14:
-            scribe.lost(task, attempt, tenant=as_tenant, epoch=epoch)
-        elif kind < 17:
+            used = rng.choice((None, {"tokens": float(rng.randrange(9))}))
+            scribe.outcome(task, attempt, tenant=tenant, secret=secret, error=error, used=used)
+        elif kind == 25:
+            scribe.lost(task, attempt, started=rng.random() < 0.5, **said)
+        elif kind < 28:
             state = rng.choice(("failed", "cancelled", "expired", "succeeded"))
-            scribe.settled(task, state, tenant=as_tenant, epoch=epoch)
-        elif kind == 17:
-            flow = scribe.flow(*fan_out(), tenant=tenant)
-            flows.append((tenant, flow))
-            ids += [(tenant, flow), (tenant, f"{flow}.plan.0")]
-        elif kind == 18 and flows:
-            owner, flow = rng.choice(flows[-3:])
-            step, items = rng.choice(("build", "check", "plan")), rng.randrange(-1, 4)
-            scribe.expanded(flow, step, items, tenant=owner)
-            ids += [(owner, f"{flow}.{name}.{i}") for i in range(items) for name in ("build", step)]
-        elif kind == 19:
-            scribe.merged(task, rng.choice(ids)[1], tenant=as_tenant)
-        elif kind < 22:
-            _write_rubbish(scribe, rng, ids)
+            scribe.settled(task, state, **said)
+        elif kind == 28:
+            scribe.merged(task, rng.choice(self.ids)[1], tenant=tenant)
+        elif kind == 29:
+            scribe.retrying(task, attempt, **said)
+        elif kind == 30:
+            self.ids.append((owner, scribe.spawn(task, attempt, tenant=owner)))
         else:
-            _write_notice(scribe, rng, epoch)
-    return scribe.records
+            scribe.skipped(task, **said)
+
+    def _expand(self) -> None:
+        owner, flow = self.rng.choice(self.flows[-3:])
+        step, items = self.rng.choice(("build", "check", "plan")), self.rng.randrange(-1, 4)
+        self.scribe.expanded(flow, step, items, tenant=owner)
+        self.ids += [
+            (owner, f"{flow}.{name}.{i}") for i in range(items) for name in ("build", step)
+        ]
+
+    def _inside(self) -> None:
+        owner, flow = self.rng.choice(self.flows[-3:])
+        self.scribe.entered(f"{flow}.sub.0", tenant=owner)
+        names = ("sub.0", "sub.0.one.0", "sub.0.two.0", "ask.0", "undo.1")
+        self.ids += [(owner, f"{flow}.{name}") for name in names]
+
+    def _command(self, owner: str, task: str) -> None:
+        rng = self.rng
+        if self.commands and rng.random() < 0.5:
+            tenant, command = self.commands.pop(rng.randrange(len(self.commands)))
+            refused = Failure("Conflict", "no") if rng.random() < 0.2 else None
+            self.scribe.answered(command, refused, tenant=tenant)
+            return
+        verb = rng.choice(
+            ("redrive", "redrive", "cancel", "pause", "resume", "resume")[: 4 + 2 * self.resume]
+        )
+        if verb == "resume" and rng.random() < 0.7:
+            task = task.partition(".")[0]
+        edited = msgspec.Raw(b'{"x":1}') if rng.random() < 0.3 else msgspec.UNSET
+        command = self.scribe.command(verb, task, tenant=owner, payload=edited, by="ann")
+        self.commands.append((owner, command))
+        self.ids.append((owner, command))
+
+    def _schedule(self, tenant: str) -> None:
+        if not self.schedules or self.rng.random() < 0.2:
+            schedule = self.scribe.schedule(tenant)
+            self.schedules.append((tenant, schedule))
+            self.ids.append((tenant, schedule))
+            return
+        owner, schedule = self.rng.choice(self.schedules)
+        number = self.rng.randrange(1, 5)
+        self.scribe.fired(schedule, number, tenant=owner)
+        self.ids.append((owner, f"{schedule}.cron.{number}"))
 
 
 def _write_notice(scribe: Scribe, rng: random.Random, epoch: int) -> None:
@@ -180,7 +390,7 @@ def _write_notice(scribe: Scribe, rng: random.Random, epoch: int) -> None:
     if choice == 0:
         scribe.begin_epoch()
     elif choice < 3:
-        scribe.write(SUBJECTS.run("all", "budget", 0), Budget(epoch, {"global": 3}))
+        scribe.write(SUBJECTS.run("all", "budget", 0), Budget(epoch, {"global": Limit(3)}))
     else:
         report = Quarantined(rng.randrange(1, 50), epoch, "unreadable")
         scribe.write(SUBJECTS.run("refused", "quarantined", 0), report)
@@ -211,4 +421,7 @@ def _write_rubbish(scribe: Scribe, rng: random.Random, ids: list[tuple[str, str]
 
 
 def _cycle() -> FlowRun:
-    return FlowRun("ring", [Step("a", "x", after=["b"]), Step("b", "x", after=["a"])])
+    return FlowRun(
+        "ring",
+        [Step(id="a", capability="x", after=["b"]), Step(id="b", capability="x", after=["a"])],
+    )

@@ -8,28 +8,24 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
+from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 import msgspec
 
 from callboard_agents.context import Context
+from callboard_agents.declaration import Declaration, Isolation
 from callboard_agents.payload import Reader, reader
 from callboard_broker.errors import BadInput
-from callboard_broker.subjects import check_capability
 
 __all__ = ["Agent", "Isolation", "agent"]
-
-Isolation = Literal["inline", "thread"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_MAX_TIMEOUT = 30 * 86_400.0
-_MAX_SLOTS = 100_000
+_MAX_NAME = 128  # of an offer's `agent`
 
 
 class Agent(Generic[P, R]):
@@ -38,11 +34,14 @@ class Agent(Generic[P, R]):
     isolation: `inline` runs on the host's event loop, `thread` in one of its threads.
     slots: how many attempts run at once in one host. timeout: seconds an attempt may run; both
     None: the host's own settings. memory_mb, cpu (cores): declared needs of one attempt.
+    name, version, specialization, labels: what a task's `needs` are compared with.
     """
 
     capability: str
     name: str
     version: str
+    specialization: tuple[str, ...]
+    labels: dict[str, str]
     isolation: Isolation
     slots: int | None
     timeout: float | None
@@ -51,21 +50,24 @@ class Agent(Generic[P, R]):
     is_async: bool
     takes_context: bool
 
-    def __init__(self, target: Callable[P, R], needs: _Needs) -> None:
-        self.capability = needs.capability
-        self.version = needs.version
-        self.slots = needs.slots
-        self.timeout = needs.timeout
-        self.memory_mb = needs.memory_mb
-        self.cpu = needs.cpu
-        self.name = needs.name or str(getattr(target, "__name__", type(target).__name__))
+    def __init__(self, target: Callable[P, R], declared: Declaration) -> None:
+        self.capability = declared.capability
+        self.version = declared.version
+        self.specialization = tuple(declared.specialization)
+        self.labels = dict(declared.labels)
+        self.slots = declared.slots
+        self.timeout = declared.timeout
+        self.memory_mb = declared.memory_mb
+        self.cpu = declared.cpu
+        named = str(getattr(target, "__name__", type(target).__name__))[:_MAX_NAME]
+        self.name = declared.name or named
         self._target: Any = target
         self._is_class = inspect.isclass(target)
         code = _code_of(target)
         self.is_async = inspect.iscoroutinefunction(code)
         if inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code):
             raise BadInput("function", f"{self.name} is a generator; return the whole result")
-        self.isolation = needs.isolation or ("inline" if self.is_async else "thread")
+        self.isolation = declared.isolation or ("inline" if self.is_async else "thread")
         if self.is_async and self.isolation == "thread":
             raise BadInput("isolation", f"{self.name} is async: it runs inline, not in a thread")
         self._shape = _Shape(code, bound=code is not target)
@@ -104,39 +106,11 @@ class Agent(Generic[P, R]):
         return f"<Agent {self.capability} {self.name}>"
 
 
-class _Needs(msgspec.Struct, frozen=True, kw_only=True):
-    """What the decorator was given, checked."""
-
-    capability: str
-    isolation: Isolation | None = None
-    slots: int | None = None
-    timeout: float | None = None
-    memory_mb: float | None = None
-    cpu: float | None = None
-    name: str | None = None
-    version: str = ""
-
-    def __post_init__(self) -> None:
-        check_capability(self.capability)
-        if self.isolation not in (None, "inline", "thread"):
-            raise BadInput("isolation", f"{self.isolation!r} is neither 'inline' nor 'thread'")
-        if self.slots is not None:
-            _check_number("slots", self.slots, _MAX_SLOTS)
-            if not isinstance(self.slots, int):
-                raise BadInput("slots", f"{self.slots!r} is not a whole number")
-        if self.timeout is not None:
-            _check_number("timeout", self.timeout, _MAX_TIMEOUT)
-        if self.memory_mb is not None:
-            _check_number("memory_mb", self.memory_mb, math.inf)
-        if self.cpu is not None:
-            _check_number("cpu", self.cpu, math.inf)
-
-
 class _Declare:
     """The decorator: knows what was declared, waits for the function."""
 
-    def __init__(self, needs: _Needs) -> None:
-        self._needs = needs
+    def __init__(self, declared: Declaration) -> None:
+        self._declared = declared
 
     @overload
     def __call__(self, target: type[object]) -> Agent[..., Any]: ...
@@ -147,7 +121,7 @@ class _Declare:
             raise BadInput("function", f"{target!r} is an agent already: one capability each")
         if not callable(target):
             raise BadInput("function", f"{target!r} cannot be called")
-        return Agent(target, self._needs)
+        return Agent(target, self._declared)
 
 
 def agent(  # noqa: PLR0913  what DESIGN.md fixed; keyword-only but for the capability
@@ -160,6 +134,8 @@ def agent(  # noqa: PLR0913  what DESIGN.md fixed; keyword-only but for the capa
     cpu: float | None = None,
     name: str | None = None,
     version: str = "",
+    specialization: Sequence[str] = (),
+    labels: Mapping[str, str] | None = None,
 ) -> _Declare:
     """Declare that the decorated function works on tasks of `capability`.
 
@@ -169,10 +145,12 @@ def agent(  # noqa: PLR0913  what DESIGN.md fixed; keyword-only but for the capa
     instantiated once per host, and its `__call__` is the handler.
 
     isolation, slots, timeout (seconds), memory_mb, cpu (cores): see `Agent`; async functions run
-    inline, plain ones in a thread. Raises `BadInput` that names what is wrong.
+    inline, plain ones in a thread. name (else the function's), version (`1.4.2`), specialization
+    (`["security"]`), labels (`{"region": "eu"}`): what a task may ask for in its `needs`. Raises
+    `BadInput` that names what is wrong.
     """
     return _Declare(
-        _Needs(
+        Declaration(
             capability=capability,
             isolation=isolation,
             slots=slots,
@@ -181,6 +159,8 @@ def agent(  # noqa: PLR0913  what DESIGN.md fixed; keyword-only but for the capa
             cpu=cpu,
             name=name,
             version=version,
+            specialization=specialization,
+            labels={} if labels is None else labels,
         )
     )
 
@@ -244,9 +224,3 @@ def _code_of(target: Callable[..., Any]) -> Callable[..., Any]:
     if not inspect.isfunction(code):
         raise BadInput("function", f"{kind.__name__} has no __call__ that takes a payload")
     return code
-
-
-def _check_number(field: str, value: object, most: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
-        limit = f" and at most {most:g}" if math.isfinite(most) else ""
-        raise BadInput(field, f"{value!r} is not a number above 0{limit}")

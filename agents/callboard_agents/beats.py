@@ -21,11 +21,13 @@ import psutil
 from callboard_agents.attempts import Attempts, Life
 from callboard_agents.clock import lease_now
 from callboard_agents.loops import loop_factory
+from callboard_agents.memory import free_memory_mb
 from callboard_agents.options import HostOptions
 from callboard_broker.connection import open_link
 from callboard_broker.publisher import Publisher
 from callboard_broker.subjects import Subjects
 from callboard_broker.wire import Beat, Offer, encode
+from callboard_config.cpus import usable_cpus
 
 __all__ = ["Beats", "BeatsHeard"]
 
@@ -174,6 +176,8 @@ class Beats:
             holds=holds,
             cpu=self._process.cpu_percent() / 100,
             memory_mb=self._process.memory_info().rss / _MIB,
+            cpus=usable_cpus(),
+            free_mb=free_memory_mb(),
             pid=os.getpid(),
             node=self._node,
             fresh_from=self._attempts.fresh_from,

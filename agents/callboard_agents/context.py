@@ -1,28 +1,50 @@
-"""What a handler may know and say while it runs.
+"""What a handler may know, say and ask for while it runs.
 
 Everything here works from a coroutine of the host's loop as well as from a plain function in one
-of its threads. Nothing here is stored: a progress that nobody hears is gone.
+of its threads; a plain function awaits by `ctx.wait`. Nothing that is told here is stored: a
+progress that nobody hears is gone.
 """
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import logging
+import math
+import re
+import threading
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, Unpack
 
+from callboard_agents.spawning import Child, Spawn, Spawner
 from callboard_broker.bounds import check_size
 from callboard_broker.encoding import encode_payload
+from callboard_broker.errors import BadInput
+from callboard_broker.options import TaskOptions
+from callboard_broker.posts import Parent
 
-__all__ = ["Context", "Told"]
+__all__ = ["Context", "HostSide", "Told"]
 
 _MAX_PROGRESS = 64 * 1024
+_MAX_UNITS = 16  # of an outcome, as are the bounds of a unit's name and amount
+_MAX_AMOUNT = 1e15
+_UNIT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _LOG = logging.getLogger("callboard.agent")
+
+_NOTHING: dict[str, float] = {}
+_using = threading.Lock()  # one for all: a handler may count in threads of its own
+
+T = TypeVar("T")
 
 
 def _nobody(_progress: bytes) -> None:
     """The listener of a context that was made by hand, for a test."""
+
+
+async def _nobody_spawns(spawn: Spawn) -> Child:
+    raise RuntimeError(f"no host runs this attempt, so that nobody posts for {spawn.capability}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +58,22 @@ class Told(Awaitable[None]):
             yield from self.room().__await__()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSide:
+    """What contexts need of their host; one for all attempts of an agent.
+
+    room: waits while the connection is congested. spawn: posts a child. loop: the host's, of a
+    handler that runs in a thread.
+    """
+
+    room: Callable[[], Awaitable[None]] | None = None
+    spawn: Spawner = _nobody_spawns
+    loop: asyncio.AbstractEventLoop | None = None
+
+
+_BY_HAND = HostSide()
+
+
 class Context:
     """The attempt that runs.
 
@@ -45,17 +83,22 @@ class Context:
 
     __slots__ = (
         "_cancelled",
+        "_host",
         "_log",
-        "_room",
+        "_secret",
+        "_spawned",
         "_tell",
+        "_used",
+        "_waits",
         "attempt",
         "capability",
         "deadline",
+        "heard_at",
         "task",
         "tenant",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  one record for all; a test by hand names what it needs
         self,
         *,
         task: str,
@@ -63,17 +106,23 @@ class Context:
         tenant: str = "test",
         capability: str = "test",
         deadline: float = float("inf"),
+        secret: str = "",
         tell: Callable[[bytes], None] = _nobody,
-        room: Callable[[], Awaitable[None]] | None = None,
+        host: HostSide = _BY_HAND,
     ) -> None:
         self.task = task
         self.attempt = attempt
         self.tenant = tenant
         self.capability = capability
         self.deadline = deadline
+        self.heard_at = 0.0
+        self._secret = secret
         self._tell = tell
-        self._room = room
+        self._host = host
         self._cancelled = False
+        self._spawned = 0
+        self._used: dict[str, float] | None = None
+        self._waits: set[concurrent.futures.Future[Any]] | None = None
         self._log: logging.LoggerAdapter[logging.Logger] | None = None
 
     @property
@@ -88,9 +137,10 @@ class Context:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the attempt shall stop: timed out, drained, or its host's lease has ended.
+        """Whether the attempt shall stop, and nothing that it returns counts any more.
 
-        A coroutine is cancelled as well; a plain function has only this to look at.
+        It was cancelled, has timed out or missed a heartbeat, the host drains, or its lease has
+        ended. A coroutine is cancelled as well; a plain function has only this to look at.
         """
         return self._cancelled
 
@@ -107,6 +157,11 @@ class Context:
             self._log = logging.LoggerAdapter(_LOG, facts)
         return self._log
 
+    @property
+    def used(self) -> dict[str, float]:
+        """What `use` was told so far, by unit; not to be changed."""
+        return self._used or _NOTHING
+
     def progress(self, value: object) -> Told:
         """Tell whoever follows the task how far it is. Any value that JSON can hold.
 
@@ -116,10 +171,104 @@ class Context:
         """
         data = encode_payload(value, field="progress")
         check_size(data, _MAX_PROGRESS, "progress")
+        self.heard_at = time.monotonic()
         if not self._cancelled:
             self._tell(data)
-        return Told(self._room)
+        return Told(self._host.room)
+
+    def heartbeat(self) -> None:
+        """Say that the handler is alive.
+
+        Needed where the task has a heartbeat timeout, also while it waits for a child.
+        """
+        self.heard_at = time.monotonic()
+
+    def use(self, **units: float) -> None:
+        """Count what this attempt has used of budgets' units: `ctx.use(tokens=1500)`.
+
+        Calls add up, and count also if the attempt fails. Of a unit that is never named here,
+        what the task had reserved stays charged. Raises `BadInput` that names the unit.
+        """
+        for unit, amount in units.items():
+            _check_use(unit, amount)
+        with _using:
+            used = dict(self._used or ())
+            for unit, amount in units.items():
+                used[unit] = min(used.get(unit, 0.0) + amount, _MAX_AMOUNT)
+            if len(used) > _MAX_UNITS:
+                raise BadInput("use", f"{len(used)} units; at most {_MAX_UNITS}")
+            self._used = used
+
+    def spawn(
+        self,
+        capability: str,
+        payload: Any = None,
+        *,
+        key: str | None = None,
+        priority: int = 5,
+        timeout: float | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> Coroutine[Any, Any, Child]:
+        """Post a task of this tenant as a child of this one; await the `Child`, then its result.
+
+        A child ends with its parent's cancellation, and its failure is the parent's to handle. A
+        second attempt finds the children of the first, by their order or by `key`: a name, unlike
+        that of any other child of this task, for where the order may differ. timeout: seconds that
+        its handler may run; options: as for `Board.submit`. Raises as that does.
+        """
+        label = str(self._spawned)
+        if key is None:
+            self._spawned += 1
+        else:
+            label = f"key/{key}"
+        return self._host.spawn(
+            Spawn(
+                parent=Parent(self.task, self.attempt, self._secret),
+                tenant=self.tenant,
+                label=label,
+                capability=capability,
+                payload=payload,
+                priority=priority,
+                timeout=timeout,
+                options=options,
+            )
+        )
+
+    def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """In a plain function: run `coroutine` on the host's loop and return what it returns.
+
+        `child = ctx.wait(ctx.spawn("review", source)); review = ctx.wait(child.result())`.
+        Raises what it raises, `asyncio.CancelledError` once the attempt is cancelled, and
+        `RuntimeError` where there is a loop to await on, or no host.
+        """
+        loop = self._host.loop
+        if loop is None or loop.is_closed():
+            coroutine.close()
+            raise RuntimeError("ctx.wait is for plain functions in a host's thread: use await")
+        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        if self._waits is None:
+            self._waits = set()
+        self._waits.add(future)
+        try:
+            if self._cancelled:  # perhaps before the future was there to be found
+                future.cancel()
+            return future.result()
+        except concurrent.futures.CancelledError as error:
+            raise asyncio.CancelledError from error
+        finally:
+            self._waits.discard(future)
 
     def cancel(self) -> None:
         """Ask the handler to stop; called by the host."""
         self._cancelled = True
+        for future in list(self._waits or ()):
+            future.cancel()
+
+
+def _check_use(unit: str, amount: object) -> None:
+    if not _UNIT.fullmatch(unit):
+        raise BadInput("use", f"{unit[:80]!r} is not a unit: use 1-63 of a-z 0-9 _ -")
+    if isinstance(amount, bool) or not isinstance(amount, int | float):
+        raise BadInput(f"use.{unit}", f"{amount!r:.80} is not a number")
+    if not (math.isfinite(amount) and 0 <= amount <= _MAX_AMOUNT):
+        raise BadInput(f"use.{unit}", f"{amount!r:.80} is not between 0 and {_MAX_AMOUNT:g}")

@@ -1,17 +1,29 @@
-"""What is recorded of an error: its class, its message, and where it was raised, all bounded."""
+"""What is recorded of an error: its class, its message, and where it was raised, all bounded.
+
+An error says by itself whether another attempt could help: one with an attribute `retry` that is
+False is final, and an attribute `retry_after`, in seconds, is recorded.
+"""
 
 from __future__ import annotations
 
+import math
 import traceback
 
-from callboard_broker.errors import BadInput
+from callboard_broker.errors import BadInput, CallboardError
 from callboard_broker.wire import Failure
 
-__all__ = ["bad_result", "failure_of", "timed_out"]
+__all__ = ["GiveUp", "bad_result", "cancelled", "failure_of", "heartbeat_missed", "timed_out"]
 
 _MAX_MESSAGE = 2_000
 _MAX_TRACE = 4_000
 _FRAMES = 12
+_MAX_RETRY_AFTER = 30 * 86_400.0
+
+
+class GiveUp(CallboardError, RuntimeError):
+    """Raised by a handler: the task has failed, and no further attempt would change that."""
+
+    retry = False
 
 
 def failure_of(error: BaseException) -> Failure:
@@ -19,7 +31,11 @@ def failure_of(error: BaseException) -> Failure:
     if isinstance(error, BadInput):
         return Failure(type="BadInput", message=_text(error), field=_clean(error.field, 300))
     return Failure(
-        type=_clean(type(error).__name__, 100), message=_text(error), trace=_trace(error)
+        type=_clean(type(error).__name__, 100),
+        message=_text(error),
+        trace=_trace(error),
+        final=_said(error, "retry") is False,
+        retry_after=_seconds(_said(error, "retry_after")),
     )
 
 
@@ -31,6 +47,32 @@ def bad_result(error: BadInput) -> Failure:
 def timed_out(seconds: float) -> Failure:
     """Return the failure of a handler that ran for longer than its timeout."""
     return Failure(type="TimedOut", message=f"the handler ran for more than {seconds:g} s")
+
+
+def cancelled(why: str) -> Failure:
+    """Return the failure of an attempt that was stopped on request. why: as the request says."""
+    return Failure(type="Cancelled", message=_clean(why, _MAX_MESSAGE) or "cancelled", final=True)
+
+
+def heartbeat_missed(seconds: float) -> Failure:
+    """Return the failure of a handler that gave no sign of life for its heartbeat timeout."""
+    return Failure(
+        type="HeartbeatMissed",
+        message=f"no ctx.heartbeat() and no ctx.progress() for more than {seconds:g} s",
+    )
+
+
+def _said(error: BaseException, name: str) -> object:
+    try:
+        return getattr(error, name, None)
+    except Exception:  # noqa: BLE001  an error's own property may do anything; it then says nothing
+        return None
+
+
+def _seconds(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return min(max(float(value), 0.0), _MAX_RETRY_AFTER)
 
 
 def _text(error: BaseException) -> str:

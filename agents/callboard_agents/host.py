@@ -20,10 +20,13 @@ from callboard_agents.beats import Beats
 from callboard_agents.clock import lease_now
 from callboard_agents.intake import Intake
 from callboard_agents.lane import Lane
+from callboard_agents.mailbox import Mailbox
 from callboard_agents.options import HostOptions
 from callboard_agents.outcomes import Outcomes
 from callboard_agents.payloads import Payloads
 from callboard_agents.running import Running
+from callboard_agents.spawning import Children
+from callboard_agents.stop_requests import listen_for_stops
 from callboard_broker.connection import Connection, open_link
 from callboard_broker.errors import BadInput
 from callboard_broker.publisher import Publisher
@@ -94,12 +97,21 @@ class Host:
             )
             publisher = await stack.enter_async_context(Publisher(connection))
             group = await stack.enter_async_context(asyncio.TaskGroup())
-            await self._work(connection, publisher, group)
+            children = await stack.enter_async_context(
+                Children(
+                    connection, prefix=self.options.prefix, host=self.options.name, group=group
+                )
+            )
+            await self._work(connection, publisher, children, group)
         if self._failed is not None:
             raise self._failed
 
     async def _work(
-        self, connection: Connection, publisher: Publisher, group: asyncio.TaskGroup
+        self,
+        connection: Connection,
+        publisher: Publisher,
+        children: Children,
+        group: asyncio.TaskGroup,
     ) -> None:
         options = self.options
         subjects = Subjects(options.prefix)
@@ -110,10 +122,13 @@ class Host:
             outcomes,
             Payloads(connection, Topology(subjects)),
             group,
-            host=options.name,
-            blob_bytes=options.blob_bytes,
+            options=options,
+            spawn=children.spawn,
         )
         intake = Intake(connection, options, self.attempts, running, group)
+        lanes = {lane.agent.capability: lane for lane in self._lanes}
+        await listen_for_stops(connection, subjects, options.pool, running)
+        await Mailbox(connection, options, lanes, intake.take).open()
         beats = Beats(options, self.attempts, self._offers, self)
         beats.start()
         finished = False

@@ -1,4 +1,4 @@
-"""How dispatches reach the lanes: from the durables of the host's queues, each checked on arrival.
+"""How dispatches reach the lanes, by queue or by mailbox: each is checked on arrival.
 
 The router makes a durable when it hears from the beats that the queue is offered. A dispatch is
 acknowledged on receipt, whatever becomes of it: from then on the host's lease speaks for it. What
@@ -8,6 +8,7 @@ may be an old dispatch delivered again waits for the router's word.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 
 import msgspec
@@ -133,12 +134,20 @@ class Intake:
             return
         assert isinstance(dispatch, Dispatch)  # noqa: S101  for the type checker: by its kind
         tenant = self._subjects.parse(delivery.subject).tenant
+        self.take(lane, dispatch, tenant, delivery.seq)
+
+    def take(self, lane: Lane, dispatch: Dispatch, tenant: str, seq: int) -> None:
+        """Start what has arrived, as soon as it has a slot, a lease and, if need be, a word."""
         now = lease_now()
-        if self._attempts.may_report(self._attempts.life, now):
-            self._offer(lane, dispatch, tenant, delivery.seq, now)
+        if self._closed:
+            _refused(dispatch, Refuse("this host is drained"))
+        elif lane.full:
+            lane.line_up(functools.partial(self.take, lane, dispatch, tenant, seq))
+        elif self._attempts.may_report(self._attempts.life, now):
+            self._offer(lane, dispatch, tenant, seq, now)
         else:
             lane.enter()
-            self._group.create_task(self._offer_later(lane, dispatch, tenant, delivery.seq))
+            self._group.create_task(self._offer_later(lane, dispatch, tenant, seq))
 
     def _offer(self, lane: Lane, dispatch: Dispatch, tenant: str, seq: int, now: float) -> None:
         now_ms = self._connection.server_now_ms()
@@ -163,7 +172,7 @@ class Intake:
             now = lease_now()
             if attempts.may_report(attempts.life, now):
                 lane.leave()
-                self._offer(lane, dispatch, tenant, seq, now)
+                self.take(lane, dispatch, tenant, seq)
                 return
             await asyncio.sleep(_LEASE_POLL_SECONDS)
         lane.leave()

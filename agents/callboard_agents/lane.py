@@ -1,7 +1,12 @@
-"""One agent on one host: its slots, its threads, and the pull that fills them."""
+"""One agent on one host: its slots, its threads, and what fills them.
+
+Dispatches come by the pull of the shared queue and by the host's mailbox, which know nothing of
+each other; what finds no free slot waits in a line, so that no more than `slots` ever run.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +38,12 @@ class Lane:
         self.pull: Pull | None = None
         self._wants_work = wants_work
         self._used = 0
+        self._line: deque[Callable[[], None]] = deque()
+
+    @property
+    def full(self) -> bool:
+        """Whether every slot is taken."""
+        return self._used >= self.slots
 
     def free(self) -> int:
         """How many dispatches more the lane takes now."""
@@ -40,17 +51,34 @@ class Lane:
 
     def offer(self, *, closed: bool) -> Offer:
         """What a beat says of the lane. closed: the host takes nothing more."""
+        agent = self.agent
         slots = self._used if closed else self.slots  # or the router would go on dispatching to it
-        return Offer(self.agent.capability, slots, slots - self._used)
+        return Offer(
+            agent.capability,
+            slots,
+            slots - self._used,
+            agent=agent.name,
+            version=agent.version,
+            specialization=list(agent.specialization),
+            labels=agent.labels,
+            cpu=agent.cpu,
+            memory_mb=agent.memory_mb,
+        )
 
     def enter(self) -> None:
         """A slot is taken."""
         self._used += 1
 
     def leave(self) -> None:
-        """A slot is free again."""
+        """A slot is free again; whoever stands in the line gets it."""
         self._used -= 1
+        while self._line and self._used < self.slots:
+            self._line.popleft()()
         self.refill()
+
+    def line_up(self, take: Callable[[], None]) -> None:
+        """Call `take` when a slot is free."""
+        self._line.append(take)
 
     def refill(self) -> None:
         """Ask for as many dispatches as there are free slots."""

@@ -9,7 +9,7 @@ import socket
 from dataclasses import dataclass, field
 
 from callboard_broker.errors import BadInput
-from callboard_broker.subjects import SHARED_POOL, check_token
+from callboard_broker.subjects import SHARED_POOL, check_host, check_token
 
 __all__ = ["HostOptions", "host_name"]
 
@@ -31,7 +31,7 @@ class HostOptions:
     pool: str = SHARED_POOL
     """Whose work this host does: `shared`, or one tenant's."""
     name: str = field(default_factory=host_name)
-    """Unlike any other host's in its pool. By default `<node>-<pid>`."""
+    """Unlike any other host's in its pool, and no number. By default `<node>-<pid>-<random>`."""
     incarnation: str = ""
     """Given by a supervisor that will report this process's death; else made up."""
     beat_seconds: float = 1.0
@@ -52,7 +52,7 @@ class HostOptions:
     def __post_init__(self) -> None:
         check_token(self.prefix, "prefix")
         check_token(self.pool, "pool")
-        check_token(self.name, "name")
+        check_host(self.name, "name")
         for name in ("beat_seconds", "lease_seconds", "timeout_seconds"):
             if not getattr(self, name) > 0:
                 raise BadInput(name, "must be above 0 seconds")

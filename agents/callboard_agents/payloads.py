@@ -13,8 +13,9 @@ from callboard_broker.blobs import Blobs
 from callboard_broker.connection import Connection
 from callboard_broker.direct import get_message
 from callboard_broker.errors import StreamMissing
+from callboard_broker.record import Record
 from callboard_broker.streams import Topology
-from callboard_broker.wire import BlobRef, Dispatch, decode_post
+from callboard_broker.wire import BlobRef, Dispatch, decode_command, decode_post
 
 __all__ = ["Payloads"]
 
@@ -34,6 +35,7 @@ class Payloads:
 
     def __init__(self, connection: Connection, topology: Topology) -> None:
         self._connection = connection
+        self._subjects = topology.subjects
         self._journal = topology.journal
         self._blobs = Blobs(connection, topology)
 
@@ -47,6 +49,8 @@ class Payloads:
             return _NULL
         seq = dispatch.post
         record = await _patiently(lambda: get_message(self._connection, self._journal, seq))
+        if self._subjects.parse(record.subject).kind == "flow":
+            return _payload_of_command(record)
         post = decode_post(record.data)
         return post.payload if post.blob is None else await self._blob(post.blob)
 
@@ -56,6 +60,14 @@ class Payloads:
 
     async def _blob(self, ref: BlobRef) -> bytes:
         return await _patiently(lambda: self._blobs.get(ref))
+
+
+def _payload_of_command(record: Record) -> Raw:
+    """What a redrive says instead of the post."""
+    payload = decode_command(record.data).payload
+    if payload is UNSET:
+        raise LookupError(f"journal message {record.seq} has no payload")
+    return payload
 
 
 async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from callboard_broker.connection import Connection, NoResponder
 from callboard_broker.errors import StreamMissing
 from callboard_broker.link import header, status
 from callboard_broker.record import Record, read_time_ns
 
-__all__ = ["get_last", "get_message"]
+__all__ = ["get_first_since", "get_last", "get_message"]
 
 
 async def get_message(connection: Connection, stream: str, seq: int) -> Record:
@@ -19,6 +21,13 @@ async def get_last(connection: Connection, stream: str, subject: str) -> Record:
     """Return the last message on `subject`. Raises `LookupError` if there is none."""
     body = b'{"last_by_subj":"%b"}' % subject.encode()
     return await _get(connection, stream, body, f"no message on {subject} in {stream}")
+
+
+async def get_first_since(connection: Connection, stream: str, at_ms: int) -> Record:
+    """Return the first message stored at `at_ms` (Unix milliseconds) or later; or `LookupError`."""
+    since = datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    body = b'{"start_time":"%b"}' % since.encode()
+    return await _get(connection, stream, body, f"no message since {since} in {stream}")
 
 
 async def _get(connection: Connection, stream: str, body: bytes, missing: str) -> Record:

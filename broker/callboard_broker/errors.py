@@ -15,6 +15,9 @@ CallboardError
 |   +-- TaskCancelled
 |   +-- TaskExpired (TimeoutError)
 +-- UnknownTask (LookupError)
++-- CommandRefused (RuntimeError)    the router does not do what was asked of a task
++-- CommandUnanswered (TimeoutError) it is stored, and no router has answered it yet
++-- Overloaded (RuntimeError)        a tenant has too much waiting; `.retry_after`
 +-- AuditBroken (RuntimeError)
 """
 
@@ -27,6 +30,9 @@ __all__ = [
     "BadInput",
     "BoardUnreachable",
     "CallboardError",
+    "CommandRefused",
+    "CommandUnanswered",
+    "Overloaded",
     "ServerFailed",
     "StoreLocked",
     "StreamDrift",
@@ -152,6 +158,43 @@ class UnknownTask(CallboardError, LookupError):
         super().__init__(f"tenant {tenant} has no task or workflow {task}; see `callboard list`")
         self.task = task
         self.tenant = tenant
+
+
+class CommandRefused(CallboardError, RuntimeError):
+    """The router refuses `.verb` of task `.task`; `.error` is the recorded reason."""
+
+    def __init__(self, verb: str, task: str, message: str, error: object = None) -> None:
+        super().__init__(f"{verb} {task}: {message}")
+        self.verb = verb
+        self.task = task
+        self.error = error
+
+
+class CommandUnanswered(CallboardError, TimeoutError):
+    """A command is stored as event `.seq`; a router carries it out as soon as one is active."""
+
+    def __init__(self, verb: str, task: str, seq: str, seconds: float) -> None:
+        super().__init__(
+            f"{verb} {task}: no router has answered within {seconds:g} s. The command is stored "
+            f"(event {seq}) and counts as soon as a router runs; see `callboard status`"
+        )
+        self.verb = verb
+        self.task = task
+        self.seq = seq
+        self.seconds = seconds
+
+
+class Overloaded(CallboardError, RuntimeError):
+    """Tenant `.tenant` has as much waiting as it may; post again after `.retry_after` seconds."""
+
+    def __init__(self, tenant: str, retry_after: float) -> None:
+        super().__init__(
+            f"tenant {tenant} has as many tasks waiting as it may; try again in "
+            f"{retry_after:.1f} s, or raise its limit: callboard budget set tenant/{tenant} "
+            "waiting=N"
+        )
+        self.tenant = tenant
+        self.retry_after = retry_after
 
 
 class AuditBroken(CallboardError, RuntimeError):

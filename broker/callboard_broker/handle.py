@@ -1,7 +1,12 @@
 """A posted task or workflow as its poster sees it: a result to await, updates to follow.
 
 The handle applies the journal's rule to what the stream republishes for its shard. The poster does
-not hear of dispatches, so an outcome that follows no loss of its attempt stands for its dispatch.
+not hear of dispatches, so an outcome that follows no loss of its attempt stands for its dispatch:
+a handle believes what is told, where router and ledger also compare the attempt's secret. Only the
+server's permissions keep others from writing outcomes, and so from deceiving a handle.
+
+A handle follows one generation: once it is done it stays so, and a redrive or resume of the same
+id is followed by a new handle.
 """
 
 from __future__ import annotations
@@ -13,9 +18,34 @@ from typing import Any, Protocol
 
 import msgspec
 
-from callboard_broker.errors import TaskCancelled, TaskError, TaskExpired, TaskFailed
-from callboard_broker.rule import TERMINAL, Life, TaskState, apply_lost, apply_outcome
-from callboard_broker.wire import BlobRef, Event, Expanded, Failure, Lost, Outcome, Settled
+from callboard_broker.errors import (
+    CommandRefused,
+    TaskCancelled,
+    TaskError,
+    TaskExpired,
+    TaskFailed,
+)
+from callboard_broker.rule import (
+    TERMINAL,
+    Life,
+    TaskState,
+    apply_lost,
+    apply_outcome,
+    apply_retrying,
+)
+from callboard_broker.wire import (
+    BlobRef,
+    Entered,
+    Event,
+    Expanded,
+    Failure,
+    Fired,
+    Lost,
+    Outcome,
+    Retrying,
+    Settled,
+    Skipped,
+)
 
 __all__ = ["Handle", "Update"]
 
@@ -30,6 +60,8 @@ class Update(msgspec.Struct, frozen=True, omit_defaults=True):
     """Something happened to `task`: the handle's own, or a step `<id>.<step>.<index>` of it.
 
     progress: what a handler told of how far it is. items: how many elements a fan-out has.
+    retry_at: when it is tried again at the earliest, Unix milliseconds. skipped: why it will not
+    run: the condition of its step does not hold.
     """
 
     task: str
@@ -38,10 +70,14 @@ class Update(msgspec.Struct, frozen=True, omit_defaults=True):
     items: int | None = None
     host: str | None = None
     error: Failure | None = None
+    retry_at: int | None = None
+    skipped: str | None = None
 
 
 class _Board(Protocol):
     async def follow(self, handle: Handle) -> None: ...
+
+    async def cancel(self, task: str, reason: str = "", *, tenant: str | None = None) -> None: ...
 
     async def blob(self, ref: BlobRef) -> bytes: ...
 
@@ -55,6 +91,7 @@ class Handle:
         self.shard = shard
         self.error: Failure | None = None
         self._board = board
+        self._is_part = "." in task
         self._lives: dict[str, Life] = {}
         self._state: TaskState = "waiting"
         self._result: bytes | None = None
@@ -95,6 +132,25 @@ class Handle:
             self._blob = None
         return msgspec.json.decode(self._result or b"null")
 
+    async def cancel(self, reason: str = "") -> None:
+        """End it as soon as possible; returns when the router has noted it.
+
+        A handler that runs is told to stop, and the end comes after its own; if it succeeds first,
+        it has succeeded. What has ended stays as it is. Raises as `Board.command` does.
+        """
+        while not self.done:
+            asked = self.id
+            try:
+                await self._board.cancel(asked, reason, tenant=self.tenant)
+            except CommandRefused:
+                if self.done:
+                    return
+                if self.id == asked:
+                    raise
+                # meanwhile the post turned out to be the repeat of another, which is meant
+            else:
+                return
+
     async def __aiter__(self) -> AsyncIterator[Update]:
         """Follow what happens, from the present state to the terminal event."""
         queue: asyncio.Queue[Update | None] = asyncio.Queue()
@@ -115,39 +171,58 @@ class Handle:
 
     def told(self, event: Event) -> None:
         """An event of the journal that concerns this task, a step of it, or its end."""
-        if self.done:
+        if self.done or (self._is_part and not self._concerns(event)):
             return
-        if isinstance(event, Settled):
+        if isinstance(event, Outcome):
+            self._outcome(event)
+        elif isinstance(event, Settled):
             self._tell(Update(event.task, event.state, error=event.error))
+            self._lives.pop(event.task, None)
             if event.task == self.id:
-                blob = event.blob
                 result = event.result if isinstance(event.result, msgspec.Raw) else None
-                self.end(event.state, result, blob, event.error)
-        elif isinstance(event, Outcome):
-            life = self._lives.setdefault(event.task, Life())
-            if event.attempt > life.attempt:
-                life.state, life.attempt, life.failure = "running", event.attempt, None
-                life.secret = event.secret
-            if not apply_outcome(life, event):
-                return
-            self._tell(Update(event.task, life.state, host=event.host, error=event.error))
-            if life.state in TERMINAL:
-                del self._lives[event.task]
-                if event.task == self.id:
-                    result = event.result if isinstance(event.result, msgspec.Raw) else None
-                    self.end("succeeded", result, event.blob, None)
-        elif isinstance(event, Lost):
-            life = self._lives.setdefault(event.task, Life())
-            if event.attempt > life.attempt:
-                life.state, life.attempt, life.failure = "running", event.attempt, None
-            apply_lost(life, event)
+                self.end(event.state, result, event.blob, event.error)
+        elif isinstance(event, Lost | Retrying):
+            self._attempt_over(event)
+        else:
+            update = _noted(event)
+            if update is not None:
+                self._tell(update)
+
+    def _concerns(self, event: Event) -> bool:
+        """Whether it is of this step, or of a workflow that this step is."""
+        task: str = getattr(event, "task", "")
+        return task == self.id or task.startswith(f"{self.id}.")
+
+    def _outcome(self, event: Outcome) -> None:
+        life = self._lives.setdefault(event.task, Life())
+        if event.attempt > life.attempt:
+            life.state, life.attempt, life.failure = "running", event.attempt, None
+            life.secret = event.secret
+        if not apply_outcome(life, event):
+            return
+        self._tell(Update(event.task, life.state, host=event.host, error=event.error))
+        if life.state in TERMINAL:
+            del self._lives[event.task]
             if event.task == self.id:
-                self._state = "waiting"
-            self._tell(
-                Update(event.task, "waiting", error=Failure("Lost", event.reason), host=event.host)
-            )
-        elif isinstance(event, Expanded):
-            self._tell(Update(f"{event.task}.{event.step}", items=event.items, error=event.error))
+                result = event.result if isinstance(event.result, msgspec.Raw) else None
+                self.end("succeeded", result, event.blob, None)
+
+    def _attempt_over(self, event: Lost | Retrying) -> None:
+        """The attempt is void, or its error is not the end: the task waits again."""
+        life = self._lives.setdefault(event.task, Life())
+        if event.attempt > life.attempt:
+            life.state, life.attempt, life.failure = "running", event.attempt, None
+        if isinstance(event, Lost):
+            apply_lost(life, event)
+            error = Failure("Lost", event.reason)
+            update = Update(event.task, "waiting", error=error, host=event.host)
+        else:
+            update = Update(event.task, "waiting", error=life.failure, retry_at=event.at)
+            apply_retrying(life, event)
+            life.state = "waiting"  # also where the outcome itself was missed
+        if event.task == self.id:
+            self._state = "waiting"
+        self._tell(update)
 
     def news(self, task: str, state: TaskState | None, progress: Any, host: str | None) -> None:
         """What a host said, unstored: a handler started, or told how far it is."""
@@ -155,6 +230,12 @@ class Handle:
             if task == self.id and state is not None:
                 self._state = state
             self._tell(Update(task, state, progress, host=host))
+
+    def learnt(self, state: TaskState) -> None:
+        """What the ledger knew of it: it has not ended."""
+        if not self.done and state != self._state:
+            self._state = state
+            self._tell(Update(self.id, state))
 
     def end(
         self,
@@ -178,3 +259,16 @@ class Handle:
     def _tell(self, update: Update) -> None:
         for queue in self._listeners:
             queue.put_nowait(update)
+
+
+def _noted(event: Event) -> Update | None:
+    """What a poster may want to know beside attempts and ends."""
+    if isinstance(event, Expanded):
+        return Update(f"{event.task}.{event.step}", items=event.items, error=event.error)
+    if isinstance(event, Skipped):
+        return Update(event.task, skipped=event.reason)
+    if isinstance(event, Entered):
+        return Update(event.task, "running")
+    if isinstance(event, Fired) and event.number:
+        return Update(f"{event.task}.cron.{event.number}", "waiting")
+    return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Self
 
 import msgspec
@@ -24,10 +24,13 @@ from callboard_broker.errors import (
 )
 from callboard_broker.link import status
 
-__all__ = ["Done", "Publisher"]
+__all__ = ["MOST_IN_BATCH", "Done", "Publisher"]
 
 Done = Callable[[int | None, Exception | None], None]
 """Called once with (sequence, None) or (None, error); it must not raise."""
+
+MOST_IN_BATCH = 1000
+"""Messages of an atomic batch; the server refuses more."""
 
 _PAUSE_SECONDS = 0.05
 _TICKS = 10  # the timer looks this often in one timeout
@@ -64,6 +67,7 @@ class Publisher:
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         self._inbox = connection.new_inbox()
+        self._batches = f"{self._inbox.partition('.')[2]}-"[-48:]  # an id has at most 64 characters
         self._number = 0
         self._tick = 0
         self._waiting: dict[str, _Waiting] = {}
@@ -110,6 +114,27 @@ class Publisher:
         self._waiting[reply] = _Waiting(subject, done, self._tick)
         if self._timer is None:
             self._timer = self._loop.call_later(self._timeout / _TICKS, self._look)
+
+    def publish_batch(
+        self, messages: Sequence[tuple[str, bytes]], *, conditions: bytes, done: Done
+    ) -> None:
+        """Store all of the messages (subject, data), in order, or none of them; at most 1000.
+
+        The stream must allow atomic batches, and all subjects must be its own. conditions: header
+        lines of the first message, each with its CRLF; the batch stands and falls with them.
+        `done` hears the sequence of the last message, or an error as in `publish`: where it is
+        `WriteRefused`, nothing was stored.
+        """
+        link = self._connection.link
+        last = len(messages)
+        batch = f"{self._batches}{self._number}"
+        if link.up:
+            for number, (subject, data) in enumerate(messages[:-1], 1):
+                link.send(subject, data, headers=_batch_headers(batch, number, conditions))
+                conditions = b""
+        subject, data = messages[-1]
+        commit = _batch_headers(batch, last, conditions + b"Nats-Batch-Commit: 1\r\n")
+        self.publish(subject, data, headers=commit, done=done)
 
     async def put(
         self,
@@ -222,6 +247,14 @@ class Publisher:
 
     def _unreachable(self) -> BoardUnreachable:
         return BoardUnreachable(self._connection.url, "not connected: nothing was stored")
+
+
+def _batch_headers(batch: str, number: int, lines: bytes) -> bytes:
+    return b"NATS/1.0\r\nNats-Batch-Id: %b\r\nNats-Batch-Sequence: %d\r\n%b\r\n" % (
+        batch.encode(),
+        number,
+        lines,
+    )
 
 
 def _no_stream(subject: str, headers: bytes) -> Exception:

@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from callboard_broker.wire import Dispatch, Failure, Lost, Outcome, Settled
+from callboard_broker.wire import Dispatch, Failure, Lost, Outcome, Retrying, Settled
 
 __all__ = [
     "TERMINAL",
@@ -20,7 +20,9 @@ __all__ = [
     "apply_dispatch",
     "apply_lost",
     "apply_outcome",
+    "apply_retrying",
     "apply_settled",
+    "begin_again",
 ]
 
 TaskState = Literal["waiting", "running", "succeeded", "failed", "cancelled", "expired"]
@@ -31,7 +33,9 @@ TERMINAL: frozenset[TaskState] = frozenset({"succeeded", "failed", "cancelled", 
 class Life(msgspec.Struct):
     """What the rule remembers of one task.
 
-    attempt: the last one that was dispatched. lost: how many were declared void.
+    attempt: the last one that was dispatched. lost: how many were declared void while a host held
+    them; unstarted: how many that no host had begun. errors: how many were followed by a retry.
+    generation: how often the task was started again after its end.
     failure: the error of the last outcome, until the router has decided what follows from it.
     """
 
@@ -39,6 +43,9 @@ class Life(msgspec.Struct):
     attempt: int = 0
     secret: str = ""
     lost: int = 0
+    unstarted: int = 0
+    errors: int = 0
+    generation: int = 0
     failure: Failure | None = None
 
 
@@ -71,8 +78,29 @@ def apply_lost(life: Life, event: Lost) -> bool:
         return False
     life.secret = ""
     life.state = "waiting"
-    life.lost += 1
+    if event.started:
+        life.lost += 1
+    else:
+        life.unstarted += 1
     return True
+
+
+def apply_retrying(life: Life, event: Retrying) -> bool:
+    """The error of the last attempt is not the end: the task waits for another one."""
+    if life.state != "waiting" or life.failure is None or event.attempt != life.attempt:
+        return False
+    life.failure = None
+    life.errors += 1
+    return True
+
+
+def begin_again(life: Life) -> None:
+    """A new generation: attempts are counted on, so that none is ever taken for an older one."""
+    life.state = "waiting"
+    life.secret = ""
+    life.lost = life.unstarted = life.errors = 0
+    life.failure = None
+    life.generation += 1
 
 
 def apply_settled(life: Life, event: Settled) -> bool:

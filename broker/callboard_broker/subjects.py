@@ -22,6 +22,7 @@ __all__ = [
     "Address",
     "Subjects",
     "check_capability",
+    "check_host",
     "check_tenant",
     "check_token",
 ]
@@ -30,7 +31,7 @@ SHARDS = 256
 SHARED_POOL = "shared"
 ALL_TENANTS = "all"
 REFUSED_TENANT = "refused"
-_KINDS_ELSEWHERE = frozenset({"post", "flow", "epoch", "dispatch", "malformed"})
+_KINDS_ELSEWHERE = frozenset({"post", "flow", "epoch", "dispatch", "mailbox", "malformed"})
 """What has a form of its own: whoever may write `cb.run.acme.*.7` begins no epoch by that."""
 
 _TOKEN = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -67,12 +68,20 @@ def check_capability(value: str, field: str = "capability") -> str:
     return value
 
 
+def check_host(value: str, field: str = "host") -> str:
+    """Return `value` if a host may have this name: with a letter in it, so that it is no shard."""
+    if check_token(value, field).isdigit():
+        raise BadInput(field, f"{value!r} is a number; a host's name needs a letter")
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """What a subject of the journal says: the kind of event, whose it is, and the rest.
 
     kind: `post`, `flow`, `epoch`, `dispatch`, another router or host event, or `malformed`.
-    rest: the capability of a post or dispatch, the verb of a flow, else empty.
+    rest: the capability of a post or dispatch, the verb of a flow, else empty. box: the host whose
+    mailbox a dispatch went to; pool and capability then stand in the event.
     """
 
     kind: str
@@ -81,6 +90,7 @@ class Address:
     pool: str = ""
     shard: int = 0
     reason: str = ""
+    box: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +110,7 @@ class Subjects:
 
     @property
     def told_source(self) -> str:
-        """What the journal republishes: events of five tokens, so never a dispatch."""
+        """What the journal republishes: events of five tokens, so no dispatch but those to mailboxes."""
         return f"{self.prefix}.run.*.*.*"
 
     @property
@@ -141,6 +151,18 @@ class Subjects:
     def dispatch(self, tenant: str, pool: str, capability: str) -> str:
         """Where the router hands an attempt to the hosts of `pool`."""
         return self._capped(f"{self.prefix}.run.{tenant}.dispatch.{pool}.{capability}")
+
+    def mailbox(self, tenant: str, host: str) -> str:
+        """Where the router hands an attempt to one host. Five tokens, so that it is republished."""
+        return f"{self.prefix}.run.{tenant}.mailbox.{check_host(host)}"
+
+    def mailbox_filter(self, host: str) -> str:
+        """Where a host hears what was stored for its mailbox, of any tenant."""
+        return f"{self.prefix}.told.*.{check_host(host)}"
+
+    def stop(self, pool: str) -> str:
+        """Where hosts of the pool are asked, unstored, to stop attempts."""
+        return f"{self.prefix}.stop.{check_token(pool, 'pool')}"
 
     def dispatch_filter(self, pool: str, capability: str) -> str:
         """What the durable of (pool, capability) reads: literal but for the tenant."""
@@ -197,6 +219,9 @@ class Subjects:
             capability = check_capability(".".join(rest[3:]))
             pool = check_token(rest[2], "pool")
             return Address("dispatch", check_token(rest[0], "tenant"), capability, pool)
+        if area == "run" and len(rest) == 3 and rest[1] == "mailbox":
+            host = check_host(rest[2])
+            return Address("dispatch", check_token(rest[0], "tenant"), box=host)
         if area == "run" and len(rest) == 3 and rest[2].isascii() and rest[2].isdigit():
             shard = int(rest[2])
             if shard < SHARDS and rest[1] not in _KINDS_ELSEWHERE:

@@ -16,142 +16,121 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 
 from callboard_broker.bounds import check_document
 from callboard_broker.errors import BadInput
+from callboard_broker.posts import (
+    SCHEMA,
+    VERBS,
+    Amount,
+    BlobRef,
+    Command,
+    Cron,
+    FlowRun,
+    Gate,
+    Needs,
+    Parent,
+    Post,
+    Ref,
+    Retry,
+    Seconds,
+    Shard,
+    Step,
+    SubFlow,
+    Terms,
+    Timeouts,
+    Undo,
+    Unit,
+    Version,
+    Word,
+)
 
 __all__ = [
     "EVENTS",
+    "VERBS",
+    "Answered",
     "Beat",
     "BlobRef",
     "Budget",
+    "Command",
+    "Cron",
     "Dispatch",
+    "Entered",
     "Epoch",
     "Event",
     "Expanded",
     "Failure",
+    "Fired",
     "FlowRun",
+    "Gate",
+    "Halted",
+    "Limit",
     "Lost",
     "Merged",
+    "Needs",
     "Offer",
     "Outcome",
+    "Parent",
     "Post",
     "Quarantined",
+    "Quota",
     "Ref",
+    "Retry",
+    "Retrying",
     "Settled",
+    "Skipped",
+    "Snapshot",
     "Step",
+    "SubFlow",
     "TerminalState",
+    "Terms",
+    "Timeouts",
+    "Undo",
     "decode_beat",
+    "decode_command",
     "decode_event",
     "decode_flow_run",
     "decode_post",
     "encode",
 ]
 
-SCHEMA = 1
-
 TerminalState = Literal["succeeded", "failed", "cancelled", "expired"]
-
-Version = Annotated[int, Meta(ge=SCHEMA, le=SCHEMA)]
-Shard = Annotated[int, Meta(ge=0, le=255)]
-Priority = Annotated[int, Meta(ge=0, le=9)]
-Seconds = Annotated[float, Meta(gt=0, le=30 * 86_400)]
-Key = Annotated[str, Meta(min_length=1, max_length=256)]
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-Capability = Annotated[str, Meta(min_length=1, max_length=128)]
-
-NULL = Raw(b"null")
 
 _EVENT_DEPTH = 256
 """Levels of an event: far below the interpreter's limit, which depends on who calls, and would let
 two processes read one journal differently."""
 
 
-class BlobRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A payload in the blob store. digest: SHA-256, hex. size: bytes."""
-
-    name: Annotated[str, Meta(min_length=1, max_length=128)]
-    size: Annotated[int, Meta(ge=0)]
-    digest: Annotated[str, Meta(min_length=64, max_length=64)]
-
-
-class Post(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A task is posted (`cb.task.<tenant>.<capability>`); every field may be left out.
-
-    priority: 0 (last) to 9 (first). timeout: seconds that a handler may run.
-    key: makes the post idempotent within its tenant. nonce: the client's own retry of one post.
-    shard: where the poster listens for what becomes of it.
-    """
-
-    payload: Raw = NULL
-    blob: BlobRef | None = None
-    key: Key | None = None
-    nonce: Key | None = None
-    shard: Shard | None = None
-    priority: Priority = 5
-    timeout: Seconds | None = None
-    v: Version = SCHEMA
-
-
-class Ref(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`{"from": "plan", "path": "files.0"}`: a value out of a step's result or of the inputs.
-
-    source: a step's id, or `inputs`, or `item` (the element of a fan-out). path: dotted, may be
-    empty for the whole value; a number selects from a list.
-    """
-
-    source: Name = msgspec.field(name="from")
-    path: Annotated[str, Meta(max_length=256)] = ""
-
-
-class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One step of a workflow.
-
-    payload: JSON in which each object `{"from": ..., "path": ...}` is replaced by what it names.
-    after: steps that must have succeeded, beside those that payload and each refer to.
-    each: run the step once per element of this list; the results form a list in its order.
-    """
-
-    id: Name
-    capability: Capability
-    payload: Raw = NULL
-    after: list[Name] = []
-    each: Ref | None = None
-    priority: Priority = 5
-    timeout: Seconds | None = None
-
-
-class FlowRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A workflow is posted (`cb.flow.<tenant>.run`).
-
-    output: what the workflow's result is, a payload with references; without it, an object of the
-    results of all steps on which no other depends.
-    """
-
-    name: Annotated[str, Meta(min_length=1, max_length=128)]
-    steps: Annotated[list[Step], Meta(min_length=1)]
-    inputs: Raw = Raw(b"{}")
-    output: Raw | UnsetType = UNSET
-    key: Key | None = None
-    nonce: Key | None = None
-    shard: Shard | None = None
-    v: Version = SCHEMA
-
-
 class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why an attempt or a task did not succeed. field: what a caller must change, if it is that.
 
-    type: the error's class, or `BadInput`, `TimedOut`, `Lost`, ...
+    type: the error's class, or `BadInput`, `TimedOut`, `Lost`, ... final: no retry cures it.
+    retry_after: seconds after which it is worth another try, if that is known.
     """
 
     type: str
     message: str
     field: str | None = None
     trace: str | None = None
+    final: bool = False
+    retry_after: float | None = None
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """The state after sequence `seq` lies in `blob`, as version `fold` writes it; see `State`."""
+
+    seq: int
+    fold: int
+    digest: str
+    blob: BlobRef
 
 
 class Epoch(msgspec.Struct, frozen=True, tag_field="kind", tag="epoch"):
-    """A router takes over; the sequence of this message is the fencing token of its writes."""
+    """A router takes over; the sequence of this message is the fencing token of its writes.
+
+    snapshot: the latest one that is known; it is written again with each.
+    """
 
     router: str
     fold: int
+    snapshot: Snapshot | None = None
     v: Version = SCHEMA
 
 
@@ -159,7 +138,9 @@ class Dispatch(msgspec.Struct, frozen=True, tag_field="kind", tag="dispatch", om
     """Attempt `attempt` of `task` runs from here on, and holds its tokens.
 
     secret: proves that an outcome is this attempt's. post: the journal sequence whose payload is
-    to be read where it is too long to be repeated here. why: what the router knew.
+    to be read where it is too long to be repeated here. pool: set where `host` is: the dispatch
+    went to that host's mailbox and not to the queue that its subject names.
+    heartbeat: seconds, see `Timeouts`. why: what the router knew: candidates, scores, reason.
     """
 
     task: str
@@ -173,12 +154,19 @@ class Dispatch(msgspec.Struct, frozen=True, tag_field="kind", tag="dispatch", om
     blob: BlobRef | None = None
     post: int | None = None
     timeout: float | None = None
-    why: dict[str, int] = {}
+    heartbeat: float | None = None
+    host: str | None = None
+    pool: str = ""
+    capability: str = ""
+    why: dict[str, Any] = {}
     v: Version = SCHEMA
 
 
 class Outcome(msgspec.Struct, frozen=True, tag_field="kind", tag="outcome", omit_defaults=True):
-    """What a host says of an attempt that it ran: a result (or its blob), or an error."""
+    """What a host says of an attempt that it ran: a result (or its blob), or an error.
+
+    used: what it used of the units that it reserved, or of others.
+    """
 
     task: str
     attempt: int
@@ -189,22 +177,27 @@ class Outcome(msgspec.Struct, frozen=True, tag_field="kind", tag="outcome", omit
     result: Raw | UnsetType = UNSET
     blob: BlobRef | None = None
     error: Failure | None = None
+    used: Annotated[dict[Unit, Amount], Meta(max_length=16)] = {}
     v: Version = SCHEMA
 
 
 class Lost(msgspec.Struct, frozen=True, tag_field="kind", tag="lost", omit_defaults=True):
-    """The router declares an attempt void; whatever it still does no longer counts."""
+    """The router declares an attempt void; whatever it still does no longer counts.
+
+    started: a host held it; what nobody began counts apart, because no handler can be the cause.
+    """
 
     task: str
     attempt: int
     epoch: int
     reason: str
     host: str | None = None
+    started: bool = True
     v: Version = SCHEMA
 
 
 class Settled(msgspec.Struct, frozen=True, tag_field="kind", tag="settled", omit_defaults=True):
-    """The terminal event of a workflow, and of a task that did not succeed."""
+    """The terminal event of a workflow, of a gate, and of a task that did not succeed."""
 
     task: str
     epoch: int
@@ -225,21 +218,118 @@ class Merged(msgspec.Struct, frozen=True, tag_field="kind", tag="merged"):
 
 
 class Expanded(msgspec.Struct, frozen=True, tag_field="kind", tag="expanded", omit_defaults=True):
-    """A fan-out step of workflow `task` has `items` elements; or it cannot be expanded."""
+    """A fan-out step of workflow `task` has `items` elements; or it cannot be expanded.
+
+    skipped: why it is not run at all. Without a step: the workflow's output cannot be made.
+    """
 
     task: str
     step: str
     epoch: int
     items: int = 0
     error: Failure | None = None
+    skipped: str = ""
     v: Version = SCHEMA
 
 
-class Budget(msgspec.Struct, frozen=True, tag_field="kind", tag="budget"):
-    """The limits in force from here on: `{"global": 8, "tenant": 8, "tenant/acme": 2}`."""
+class Entered(msgspec.Struct, frozen=True, tag_field="kind", tag="entered", omit_defaults=True):
+    """The step `task` is a workflow of its own, and begins with these inputs."""
+
+    task: str
+    epoch: int
+    inputs: Raw | UnsetType = UNSET
+    blob: BlobRef | None = None
+    v: Version = SCHEMA
+
+
+class Skipped(msgspec.Struct, frozen=True, tag_field="kind", tag="skipped"):
+    """The condition of the step `task` does not hold."""
+
+    task: str
+    epoch: int
+    reason: str
+    v: Version = SCHEMA
+
+
+class Retrying(msgspec.Struct, frozen=True, tag_field="kind", tag="retrying", omit_defaults=True):
+    """The error of attempt `attempt` is followed by another one, not before `at`.
+
+    avoid: hosts that shall not get it.
+    """
+
+    task: str
+    attempt: int
+    epoch: int
+    at: int
+    avoid: list[str] = []
+    v: Version = SCHEMA
+
+
+class Halted(msgspec.Struct, frozen=True, tag_field="kind", tag="halted"):
+    """Workflow `task` shall end as `state`: nothing more of it begins, and what runs is stopped."""
+
+    task: str
+    epoch: int
+    state: TerminalState
+    reason: str
+    v: Version = SCHEMA
+
+
+class Fired(msgspec.Struct, frozen=True, tag_field="kind", tag="fired"):
+    """Schedule `task` makes its task `number` now (0: none yet), and the next one at `next_at`."""
+
+    task: str
+    epoch: int
+    number: int
+    next_at: int
+    v: Version = SCHEMA
+
+
+class Answered(msgspec.Struct, frozen=True, tag_field="kind", tag="answered", omit_defaults=True):
+    """The command at sequence `task` was carried out, or is refused with `error`."""
+
+    task: str
+    epoch: int
+    error: Failure | None = None
+    v: Version = SCHEMA
+
+
+class Quota(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How much of a unit: `limit` within each `per` seconds (it refills steadily), or in all."""
+
+    limit: Amount
+    per: Seconds | None = None
+
+
+class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What one budget allows; whatever is left out is not limited.
+
+    concurrency: attempts at once. rate: dispatches a second, and burst: how many at once after a
+    rest. units: e.g. LLM tokens. For tenants also weight: its share where several compete,
+    guaranteed: attempts at once that come before any share, waiting: tasks that may wait.
+    """
+
+    concurrency: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    rate: Annotated[float, Meta(gt=0, le=1e9)] | None = None
+    burst: Annotated[float, Meta(ge=1, le=1e9)] | None = None
+    units: Annotated[dict[Unit, Quota], Meta(max_length=16)] = {}
+    weight: Annotated[float, Meta(gt=0, le=1000)] | None = None
+    guaranteed: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    waiting: Annotated[int, Meta(ge=0, le=100_000_000)] | None = None
+
+
+class Budget(msgspec.Struct, frozen=True, tag_field="kind", tag="budget", omit_defaults=True):
+    """Budgets change. base: all that the settings say, if that is what changed.
+
+    changed: budgets set on the running board; what one of them says comes before the settings,
+    field by field; None takes it back. Keys: `global`, `tenant` (each that has no own entry),
+    `tenant/acme`, `capability/review.python`, `tenant/acme/review.python`, `key/provider:openai`.
+    """
 
     epoch: int
-    concurrency: dict[str, int]
+    base: dict[str, Limit] | None = None
+    changed: dict[str, Limit | None] = {}
+    by: str = ""
     v: Version = SCHEMA
 
 
@@ -252,22 +342,49 @@ class Quarantined(msgspec.Struct, frozen=True, tag_field="kind", tag="quarantine
     v: Version = SCHEMA
 
 
-Event = Epoch | Dispatch | Outcome | Lost | Settled | Merged | Expanded | Budget | Quarantined
+Event = (
+    Epoch
+    | Dispatch
+    | Outcome
+    | Lost
+    | Settled
+    | Merged
+    | Expanded
+    | Entered
+    | Skipped
+    | Retrying
+    | Fired
+    | Halted
+    | Answered
+    | Budget
+    | Quarantined
+)
 
 
-class Offer(msgspec.Struct, frozen=True):
-    """A queue that a host serves. slots: attempts it can hold at once; free: of them, now."""
+class Offer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A queue that a host serves. slots: attempts it can hold at once; free: of them, now.
+
+    agent, version, specialization, labels: what the agent declares of itself. cpu (cores),
+    memory_mb: what one attempt of it needs.
+    """
 
     capability: str
-    slots: int
-    free: int
+    slots: Annotated[int, Meta(ge=0, le=1_000_000)]
+    free: Annotated[int, Meta(ge=0, le=1_000_000)]
+    agent: Annotated[str, Meta(max_length=128)] = ""
+    version: Annotated[str, Meta(max_length=64)] = ""
+    specialization: Annotated[list[Word], Meta(max_length=32)] = []
+    labels: Annotated[dict[Word, Word], Meta(max_length=32)] = {}
+    cpu: float | None = None
+    memory_mb: float | None = None
 
 
 class Beat(msgspec.Struct, frozen=True, omit_defaults=True):
     """A host says, from outside its handlers' loop, that it lives and what it holds.
 
     incarnation: new at every start, and after every lease that the host let end.
-    cpu: cores in use by the host's process. memory_mb: its resident set.
+    cpu: cores in use by the host's process. memory_mb: its resident set. cpus: cores that it may
+    use. free_mb: memory that its machine or cgroup has left; 0: not known.
     gone: the incarnation has ended, on the word of the host itself or of its supervisor.
     fresh_from: the journal's last sequence when the connection that pulls work was made; what was
     stored before it, this host starts only on the router's word.
@@ -276,10 +393,12 @@ class Beat(msgspec.Struct, frozen=True, omit_defaults=True):
     host: str
     incarnation: str
     pool: str
-    offers: list[Offer] = []
+    offers: Annotated[list[Offer], Meta(max_length=1000)] = []
     holds: list[tuple[str, int]] = []
     cpu: float = 0.0
     memory_mb: float = 0.0
+    cpus: float = 0.0
+    free_mb: float = 0.0
     pid: int = 0
     node: str = ""
     gone: bool = False
@@ -299,6 +418,7 @@ class Beat(msgspec.Struct, frozen=True, omit_defaults=True):
 _encoder = msgspec.json.Encoder()
 _post = msgspec.json.Decoder(Post)
 _flow_run = msgspec.json.Decoder(FlowRun)
+_command = msgspec.json.Decoder(Command)
 _beat = msgspec.json.Decoder(Beat)
 _value = msgspec.json.Decoder(Any)
 
@@ -310,6 +430,12 @@ EVENTS: dict[str, msgspec.json.Decoder[Any]] = {
     "settled": msgspec.json.Decoder(Settled),
     "merged": msgspec.json.Decoder(Merged),
     "expanded": msgspec.json.Decoder(Expanded),
+    "entered": msgspec.json.Decoder(Entered),
+    "skipped": msgspec.json.Decoder(Skipped),
+    "retrying": msgspec.json.Decoder(Retrying),
+    "halted": msgspec.json.Decoder(Halted),
+    "fired": msgspec.json.Decoder(Fired),
+    "answered": msgspec.json.Decoder(Answered),
     "budget": msgspec.json.Decoder(Budget),
     "quarantined": msgspec.json.Decoder(Quarantined),
 }
@@ -346,6 +472,14 @@ def decode_flow_run(data: bytes, *, depth: int = 64) -> FlowRun:
     if run.output is not UNSET:
         _check_value(run.output, "output")
     return run
+
+
+def decode_command(data: bytes, *, depth: int = 64) -> Command:
+    """Read what anyone may have asked of a task. Raises `BadInput` that names the field."""
+    command: Command = _decode_foreign(_command, data, depth)
+    if command.payload is not UNSET:
+        _check_value(command.payload, "payload")
+    return command
 
 
 def decode_beat(data: bytes) -> Beat:

@@ -2,8 +2,9 @@
 
     flow = Workflow("release-notes")
     plan = flow.step("plan", "docs.plan", {"root": flow.inputs["root"]})
-    pages = flow.step("page", "docs.write", {"file": flow.item}, each=plan["files"])
-    flow.step("book", "docs.join", {"pages": pages})
+    pages = flow.step("page", "docs.write", {"file": flow.item}, each=plan["files"], at_once=4)
+    asked = flow.gate("ask", prompt="Publish these pages?", after=[pages])
+    flow.step("book", "docs.join", {"pages": pages}, when=asked["approved"])
 
 A step, an element of it (`plan["files"]`), the inputs and the item of a fan-out may stand anywhere
 in a payload. Nothing runs here: the router runs the posted workflow.
@@ -11,75 +12,70 @@ in a payload. Nothing runs here: the router runs the posted workflow.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict, Unpack
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from callboard_broker.encoding import encode_payload
 from callboard_broker.errors import BadInput
 from callboard_broker.graph import chart
+from callboard_broker.posts import Needs, Retry, Timeouts, Undo
 from callboard_broker.references import INPUTS, ITEM
-from callboard_broker.wire import FlowRun, Ref, Step
-from callboard_config.document import read_document
-from callboard_config.errors import SettingsError
+from callboard_broker.selections import Condition, Selection, plain
+from callboard_broker.wire import FlowRun, Step, decode_flow_run, encode
+from callboard_broker.workflow_file import read_workflow
 
-__all__ = ["Selection", "Workflow"]
-
-
-class Selection:
-    """A value that will exist when the workflow runs; `[...]` selects inside it."""
-
-    __slots__ = ("path", "source")
-
-    def __init__(self, source: str, path: str = "") -> None:
-        self.source = source
-        self.path = path
-
-    def __getitem__(self, part: str | int) -> Selection:
-        return Selection(self.source, f"{self.path}.{part}" if self.path else str(part))
-
-    def __repr__(self) -> str:
-        return f"<{self.source}{'.' if self.path else ''}{self.path}>"
-
-    def plain(self) -> dict[str, str]:
-        """The reference as it stands in a payload."""
-        return {"from": self.source, "path": self.path} if self.path else {"from": self.source}
+__all__ = ["Condition", "Selection", "StepOptions", "Workflow"]
 
 
-class _StepFile(BaseModel):
-    """A step as a person writes it in YAML."""
+class StepOptions(TypedDict, total=False):
+    """Keywords of `Workflow.step`, `sub`, `gate` and `signal`; a record may be given as a dict.
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    join: which of the steps before must succeed, counted by elements: `all`, `any`, a number of
+    them, or `best_effort`, which waits for the end of all. when: a condition, e.g.
+    `plan["ok"].equals(True)`; where it does not hold, the step is skipped, and what needs it.
+    at_once: elements that may run at the same time (256 workflows of a `sub`, if it is left out).
+    retry, timeouts, needs, budgets, units: as in `board.submit`. compensate: (capability, payload)
+    of what undoes the step if the workflow fails later. priority: 0 (last) to 9 (first). timeout:
+    seconds that a handler, or the workflow inside the step, may run.
+    """
 
-    capability: str
-    payload: Any = None
-    after: list[str] = Field(default_factory=list)
-    each: Any = None
-    priority: int = 5
-    timeout: float | None = None
-
-
-class _WorkflowFile(BaseModel):
-    """A workflow as a person writes it in YAML: steps by name."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    name: str
-    inputs: dict[str, Any] = Field(default_factory=dict)
-    steps: dict[str, _StepFile]
-    output: Any = None
+    join: Literal["all", "any", "best_effort"] | int
+    when: Condition | Selection
+    at_once: int | None
+    retry: Retry | Mapping[str, Any] | None
+    timeouts: Timeouts | Mapping[str, Any] | None
+    needs: Needs | Mapping[str, Any] | None
+    budgets: Sequence[str]
+    units: Mapping[str, float]
+    compensate: tuple[str, Any] | Undo | None
+    priority: int
+    timeout: float | None
 
 
 class Workflow:
-    """A DAG of steps with data on its edges. inputs: what `flow.inputs[...]` refers to."""
+    """A DAG of steps with data on its edges.
 
-    def __init__(self, name: str, *, inputs: dict[str, Any] | None = None) -> None:
+    inputs: what `flow.inputs[...]` refers to. timeout: seconds until it expires as a whole.
+    at_once: tasks of it that may run at the same time.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        inputs: dict[str, Any] | None = None,
+        timeout: float | None = None,
+        at_once: int | None = None,
+    ) -> None:
         self.name = name
         self.inputs = Selection(INPUTS)
         self.item = Selection(ITEM)
         self.defaults = dict(inputs or {})
+        self.timeout = timeout
+        self.at_once = at_once
         self._steps: list[Step] = []
         self._output: bytes | None = None
 
@@ -90,96 +86,135 @@ class Workflow:
         payload: Any = None,
         *,
         each: Selection | None = None,
-        after: tuple[Selection, ...] | list[Selection] = (),
-        priority: int = 5,
-        timeout: float | None = None,
+        after: Sequence[Selection] = (),
+        **options: Unpack[StepOptions],
     ) -> Selection:
-        """Add a step and return its result, to be used in later payloads.
+        """Add a step and return its result, to be used in later payloads and conditions.
 
         each: run it once per element of this list; its result is then the list of results.
-        after: further steps that must have succeeded. timeout: seconds that a handler may run.
+        after: further steps that come before. options: see `StepOptions`. Raises `BadInput`.
         """
-        self._steps.append(
-            Step(
-                id=name,
-                capability=capability,
-                payload=msgspec.Raw(encode_payload(_plain(payload), field=f"{name}.payload")),
-                after=[selection.source for selection in after],
-                each=None if each is None else msgspec.convert(each.plain(), Ref),
-                priority=priority,
-                timeout=timeout,
-            )
-        )
-        return Selection(name)
+        return self._add(name, {"capability": capability}, payload, each, after, options)
+
+    def sub(
+        self,
+        name: str,
+        workflow: Workflow,
+        payload: Any = None,
+        *,
+        each: Selection | None = None,
+        after: Sequence[Selection] = (),
+        **options: Unpack[StepOptions],
+    ) -> Selection:
+        """Add a step that is a workflow of its own; payload: its inputs. Its output is the result.
+
+        A dict of inputs is laid over those that `workflow` has. Raises `BadInput`.
+        """
+        if payload is None or isinstance(payload, dict):
+            payload = {**workflow.defaults, **(payload or {})}
+        inside: dict[str, Any] = {"steps": workflow._steps}
+        if workflow._output is not None:
+            inside["output"] = msgspec.Raw(workflow._output)
+        if workflow.at_once is not None:
+            inside["at_once"] = workflow.at_once
+        if workflow.timeout is not None:
+            options.setdefault("timeout", workflow.timeout)
+        return self._add(name, {"flow": inside}, payload, each, after, options)
+
+    def gate(
+        self,
+        name: str,
+        *,
+        prompt: str = "",
+        each: Selection | None = None,
+        after: Sequence[Selection] = (),
+        **options: Unpack[StepOptions],
+    ) -> Selection:
+        """Add a step that waits for a person: `callboard approve`. prompt: what they are asked.
+
+        Its result is `{"approved": true, "by": ..., "reason": ...}`; a refusal fails it.
+        """
+        return self._add(name, {"gate": {"prompt": prompt}}, None, each, after, options)
+
+    def signal(
+        self,
+        name: str,
+        signal: str | None = None,
+        *,
+        prompt: str = "",
+        after: Sequence[Selection] = (),
+        **options: Unpack[StepOptions],
+    ) -> Selection:
+        """Add a step that waits for a signal (of the step's name, if no other is given).
+
+        Its result is the signal's value. A signal that comes early is kept.
+        """
+        gate = {"kind": "signal", "signal": signal or name, "prompt": prompt}
+        return self._add(name, {"gate": gate}, None, None, after, options)
 
     def returns(self, output: Any) -> None:
         """Say what the workflow's result is; else, the results of the last steps by name."""
-        self._output = encode_payload(_plain(output), field="output")
+        self._output = encode_payload(plain(output), field="output")
 
     def spec(self, inputs: dict[str, Any] | None = None) -> FlowRun:
         """The workflow as it is posted. Raises `BadInput` that names what can never run."""
         given = {**self.defaults, **(inputs or {})}
-        output = msgspec.UNSET if self._output is None else msgspec.Raw(self._output)
-        run = FlowRun(
-            name=self.name,
-            steps=self._steps,
-            inputs=msgspec.Raw(encode_payload(given, field="inputs")),
-            output=output,
-        )
-        try:
-            run = msgspec.json.decode(msgspec.json.encode(run), type=FlowRun)
-        except msgspec.ValidationError as error:
-            raise BadInput("workflow", str(error)) from error
+        document: dict[str, Any] = {
+            "name": self.name,
+            "steps": self._steps,
+            "inputs": msgspec.Raw(encode_payload(given, field="inputs")),
+        }
+        if self._output is not None:
+            document["output"] = msgspec.Raw(self._output)
+        if self.timeout is not None:
+            document["timeout"] = self.timeout
+        if self.at_once is not None:
+            document["at_once"] = self.at_once
+        run = decode_flow_run(encode(document))
         chart(run)
         return run
 
     @classmethod
     def load(cls, path: Path | str) -> Workflow:
         """Read a YAML file. Raises `BadInput` that names the file's offending field."""
-        source = str(path)
-        try:
-            found = _WorkflowFile.model_validate(read_document(Path(path), source))
-        except SettingsError as error:
-            raise BadInput(source, error.reason) from error
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise BadInput(place or "workflow", f"{first['msg']} (in {source})") from error
-        flow = cls(found.name, inputs=found.inputs)
-        for name, step in found.steps.items():
-            flow.step(
-                name,
-                step.capability,
-                step.payload,
-                each=_selected(step.each, f"steps.{name}.each"),
-                after=[Selection(source) for source in step.after],
-                priority=step.priority,
-                timeout=step.timeout,
-            )
-        if found.output is not None:
-            flow.returns(found.output)
+        run = read_workflow(Path(path))
+        inputs: dict[str, Any] = msgspec.json.decode(run.inputs)
+        flow = cls(run.name, inputs=inputs, timeout=run.timeout, at_once=run.at_once)
+        flow._steps = list(run.steps)
+        flow._output = bytes(run.output) if isinstance(run.output, msgspec.Raw) else None
         return flow
 
+    def _add(
+        self,
+        name: str,
+        kind: dict[str, Any],
+        payload: Any,
+        each: Selection | None,
+        after: Sequence[Selection],
+        options: StepOptions,
+    ) -> Selection:
+        if unknown := sorted(options.keys() - StepOptions.__optional_keys__):
+            known = ", ".join(sorted(StepOptions.__optional_keys__))
+            raise BadInput(f"{name}.{unknown[0]}", f"there is no such option; there are {known}")
+        said: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
+        document = {"id": name, **kind, **said, "after": [found.source for found in after]}
+        document["payload"] = _raw(payload, f"{name}.payload")
+        if each is not None:
+            document["each"] = each.plain()
+        if "when" in said:
+            document["when"] = _raw(said["when"], f"{name}.when")
+        undo = said.get("compensate")
+        if isinstance(undo, tuple):
+            what = _raw(undo[1], f"{name}.compensate.payload")
+            document["compensate"] = {"capability": undo[0], "payload": what}
+        try:
+            self._steps.append(msgspec.json.decode(encode(document), type=Step))
+        except msgspec.ValidationError as error:
+            text, _, place = str(error).partition(" - at `")
+            field = place.rstrip("`").removeprefix("$").lstrip(".")
+            raise BadInput(f"{name}.{field}" if field else name, text) from error
+        return Selection(name)
 
-def _selected(each: Any, field: str) -> Selection | None:
-    """`each: plan.files` or `each: {from: plan, path: files}`."""
-    if each is None:
-        return None
-    if isinstance(each, str):
-        source, _, path = each.partition(".")
-        return Selection(source, path)
-    try:
-        ref = msgspec.convert(each, Ref)
-    except msgspec.ValidationError as error:
-        raise BadInput(field, f"must be like `plan.files`: {error}") from error
-    return Selection(ref.source, ref.path)
 
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Selection):
-        return value.plain()
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
+def _raw(value: Any, field: str) -> msgspec.Raw:
+    return msgspec.Raw(encode_payload(plain(value), field=field))

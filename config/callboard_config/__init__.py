@@ -16,10 +16,18 @@ from callboard_config.parallel_execution import (
     LedgerSettings,
     NatsSettings,
     PayloadSettings,
+    QueueSettings,
+    RetrySettings,
     RouterSettings,
     WorkflowSettings,
 )
-from callboard_config.resource_limits import AgentSettings, BudgetSettings, TenantBudget
+from callboard_config.resource_limits import (
+    AgentSettings,
+    BudgetLimit,
+    BudgetSettings,
+    TenantBudget,
+    UnitQuota,
+)
 from callboard_config.section import RESERVED_TENANTS
 from callboard_config.settings import Setting, Settings, describe
 
@@ -27,6 +35,7 @@ __all__ = [
     "RESERVED_TENANTS",
     "AgentSettings",
     "BoardSettings",
+    "BudgetLimit",
     "BudgetSettings",
     "EmbeddedSettings",
     "JournalSettings",
@@ -34,11 +43,14 @@ __all__ = [
     "LedgerSettings",
     "NatsSettings",
     "PayloadSettings",
+    "QueueSettings",
+    "RetrySettings",
     "RouterSettings",
     "Setting",
     "Settings",
     "SettingsError",
     "TenantBudget",
+    "UnitQuota",
     "WorkflowSettings",
     "auto_concurrency",
     "check_nats_url",

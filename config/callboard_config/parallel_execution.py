@@ -18,6 +18,8 @@ __all__ = [
     "NatsSettings",
     "ParallelExecution",
     "PayloadSettings",
+    "QueueSettings",
+    "RetrySettings",
     "RouterSettings",
     "WorkflowSettings",
 ]
@@ -71,6 +73,10 @@ class JournalSettings(Section):
     replicas: Annotated[int, Field(ge=1, le=5)]
     """Copies of each stream in a NATS cluster: 3 survives the loss of one server, 5 of two."""
 
+    retention_days: Annotated[float, Field(ge=0, le=36_500)]
+    """Days for which every message is kept at the least. Older ones are removed once no live task,
+    no snapshot and no ledger needs them any more."""
+
 
 class LeaseSettings(Section):
     """When an attempt counts as lost: its host's beats are the lease."""
@@ -120,6 +126,40 @@ class RouterSettings(Section):
     """Seconds without the server's answer after which a write counts as unresolved: the router
     then starts a new epoch instead of repeating it blindly."""
 
+    snapshot_events: Annotated[int, Field(ge=1000, le=1_000_000_000)]
+    """Events after which the router writes down its state. A starting router reads the latest
+    snapshot and folds what came after it: 100,000 events take a second or two."""
+
+    snapshot_seconds: Seconds
+    """Seconds after which it does so although fewer events came (but a thousand)."""
+
+
+class QueueSettings(Section):
+    """In which order a tenant's tasks run."""
+
+    ageing_seconds: Annotated[float, Field(ge=0, le=86_400)]
+    """Seconds of waiting that are worth one level of priority: a task of priority 0 comes before
+    one of priority 9 that was posted nine times this later, so none waits for ever. 0: priorities
+    do not count."""
+
+
+class RetrySettings(Section):
+    """What follows an error, for tasks that say nothing of it: attempt n+1 after a random time of
+    up to delay * factor^(n-1), so that those that failed together do not come back together."""
+
+    attempts: Annotated[int, Field(ge=1, le=1000)]
+    """Attempts at most, the first one included. 1: an error is final, because only whoever wrote
+    an agent knows whether it may run twice."""
+
+    delay: Annotated[float, Field(ge=0, le=86_400)]
+    """Seconds."""
+
+    factor: Annotated[float, Field(ge=1, le=100)]
+    """By which the delay grows from attempt to attempt."""
+
+    max_delay: Annotated[float, Field(ge=0, le=86_400)]
+    """Seconds that the delay never exceeds."""
+
 
 class PayloadSettings(Section):
     """How large a payload may be, and where it lies."""
@@ -161,6 +201,8 @@ class ParallelExecution(Section):
     journal: JournalSettings
     lease: LeaseSettings
     router: RouterSettings
+    queue: QueueSettings
+    retry: RetrySettings
     payload: PayloadSettings
     ledger: LedgerSettings
     workflow: WorkflowSettings

@@ -1,40 +1,179 @@
-"""resource_limits.yaml: how much may run at once, and for how long."""
+"""resource_limits.yaml: how much may run at once, how fast, and for how long."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from callboard_config.cpus import auto_concurrency
-from callboard_config.section import Section, TenantName
+from callboard_config.section import Name, Section, TenantName, disagreement
 
-__all__ = ["AgentSettings", "BudgetSettings", "ResourceLimits", "TenantBudget"]
+__all__ = [
+    "AgentSettings",
+    "BudgetLimit",
+    "BudgetSettings",
+    "ResourceLimits",
+    "TenantBudget",
+    "UnitQuota",
+]
 
 Attempts = Annotated[int, Field(ge=1, le=1_000_000)]
+Guaranteed = Annotated[int, Field(ge=0, le=1_000_000)]
+Waiting = Annotated[int, Field(ge=0, le=100_000_000)]
+Weight = Annotated[float, Field(gt=0, le=1000)]
+Rate = Annotated[float, Field(gt=0, le=1e9)]
+Burst = Annotated[float, Field(ge=1, le=1e9)]
 Seconds = Annotated[float, Field(gt=0, le=2_592_000)]
 
 
-class TenantBudget(Section):
-    """The budget of one tenant."""
+def _check_capability(value: str) -> str:
+    if len(value) > 128 or not re.fullmatch(
+        r"[a-z0-9][a-z0-9_-]{0,62}(\.[a-z0-9][a-z0-9_-]{0,62})*", value
+    ):
+        raise ValueError("not a capability: use names joined by dots, as in review.python")
+    return value
 
-    concurrency: Attempts
-    """Attempts of this tenant that may run at once."""
+
+def _check_budget(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_.:-]{0,62}", value):
+        raise ValueError("not a budget's name: use 1-63 of a-z 0-9 _ - . : as in provider:openai")
+    return value
+
+
+CapabilityName = Annotated[str, AfterValidator(_check_capability)]
+BudgetName = Annotated[str, AfterValidator(_check_budget)]
+Omitted = Field(default=None)
+"""Entries of a map have no packaged default: what is left out is not limited by that entry."""
+
+
+class UnitQuota(Section):
+    """How much of a unit, such as LLM tokens or cost, may be used."""
+
+    limit: Annotated[float, Field(ge=0, le=1e15)]
+    """As much may be reserved or used within `per`, or in all."""
+
+    per: Annotated[Seconds | None, Omitted]
+    """Seconds in which `limit` refills, steadily; null: it never does."""
+
+
+Units = dict[Name, UnitQuota]
+
+
+class BudgetLimit(Section):
+    """What one budget allows; whatever is left out is not limited."""
+
+    concurrency: Annotated[Attempts | None, Omitted]
+    """Attempts that may run at once."""
+
+    rate: Annotated[Rate | None, Omitted]
+    """Attempts a second that may be dispatched, on the average."""
+
+    burst: Annotated[Burst | None, Omitted]
+    """Attempts that may be dispatched at once after a rest; null: what a second brings, and at
+    least one."""
+
+    units: Annotated[Units, Field(default_factory=dict)]
+    """LLM tokens, cost and the like: what the tasks reserve of them and then use."""
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Self:
+        if not self.model_fields_set:
+            raise disagreement("it limits nothing; give it a limit or leave it out", "concurrency")
+        if self.burst is not None and self.rate is None:
+            raise disagreement("a burst is what may exceed a rate: give a rate as well", "burst")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _what_was_said(
+        self, write: SerializerFunctionWrapHandler, _info: SerializationInfo
+    ) -> dict[str, Any]:
+        return {name: value for name, value in write(self).items() if name in self.model_fields_set}
+
+
+class TenantBudget(BudgetLimit):
+    """The budget of one tenant; what is left out is as for every tenant."""
+
+    weight: Annotated[Weight | None, Omitted]
+    """Its share of the capacity where several tenants compete, in proportion to theirs."""
+
+    guaranteed: Annotated[Guaranteed | None, Omitted]
+    """Attempts at once that it gets before anybody gets a share; what it does not use, others
+    borrow."""
+
+    waiting: Annotated[Waiting | None, Omitted]
+    """Tasks that may wait; further posts are refused until some have run."""
+
+    capabilities: Annotated[dict[CapabilityName, BudgetLimit], Field(default_factory=dict)]
+    """What this tenant may run of single capabilities."""
 
 
 class BudgetSettings(Section):
-    """The budgets that hold until the router records others (`callboard budget set`)."""
+    """The budgets that hold until the router records others (`callboard budget set`). A task needs
+    room in all of its own: the global one, its tenant's, its capability's, that of both, and those
+    that it names."""
 
     global_concurrency: Literal["auto"] | Attempts
     """Attempts that may run at once on this board. `auto`: from the CPUs that this process may
     use, see `auto_concurrency`."""
 
+    global_rate: Rate | None
+    """Attempts a second that may be dispatched on this board; null: no limit."""
+
+    global_burst: Burst | None
+    """How many at once after a rest; null: what a second brings."""
+
+    global_units: Units
+    """LLM tokens, cost and the like, for the whole board."""
+
     tenant_concurrency: Literal["auto"] | Attempts
     """The same for each tenant without an entry of its own. `auto`: as many as globally, since
     the fair queue already shares the capacity between tenants that compete."""
 
+    tenant_rate: Rate | None
+    """Attempts a second for each tenant; null: no limit."""
+
+    tenant_burst: Burst | None
+    """How many at once after a rest; null: what a second brings."""
+
+    tenant_units: Units
+    """LLM tokens, cost and the like, for each tenant."""
+
+    tenant_weight: Weight
+    """A tenant's share of the capacity where several compete, in proportion to the others'."""
+
+    tenant_guaranteed: Guaranteed
+    """Attempts at once that a tenant gets before anybody gets a share."""
+
+    tenant_waiting: Waiting | None
+    """Tasks of a tenant that may wait; further posts are refused, with a hint when to try again.
+    Each waiting task costs the router one or two KB of memory."""
+
     tenants: dict[TenantName, TenantBudget]
     """Tenants whose budget differs."""
+
+    capabilities: dict[CapabilityName, BudgetLimit]
+    """What all tenants together may run of a capability; only of that very one, not of those
+    below it."""
+
+    keys: dict[BudgetName, BudgetLimit]
+    """Budgets that tasks name themselves, such as `provider:openai`."""
+
+    @model_validator(mode="after")
+    def _a_burst_has_a_rate(self) -> Self:
+        if self.global_burst is not None and self.global_rate is None:
+            raise disagreement("a burst is what may exceed a rate: give one", "global_burst")
+        if self.tenant_burst is not None and self.tenant_rate is None:
+            raise disagreement("a burst is what may exceed a rate: give one", "tenant_burst")
+        return self
 
     def global_limit(self) -> int:
         """Return the attempts that may run at once, with `auto` worked out on this machine."""
@@ -44,8 +183,9 @@ class BudgetSettings(Section):
 
     def tenant_limit(self, tenant: str) -> int:
         """Return the attempts of `tenant` that may run at once."""
-        if tenant in self.tenants:
-            return self.tenants[tenant].concurrency
+        own = self.tenants.get(tenant)
+        if own is not None and own.concurrency is not None:
+            return own.concurrency
         if self.tenant_concurrency == "auto":
             return self.global_limit()
         return self.tenant_concurrency

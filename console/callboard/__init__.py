@@ -20,13 +20,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from callboard.connecting import connect
-    from callboard_agents import Agent, Context, agent
+    from callboard_agents import Agent, Child, Context, GiveUp, agent
     from callboard_broker.client import Board
     from callboard_broker.errors import (
         AuditBroken,
         BadInput,
         BoardUnreachable,
         CallboardError,
+        CommandRefused,
+        CommandUnanswered,
+        Overloaded,
         ServerFailed,
         StoreLocked,
         StreamDrift,
@@ -41,7 +44,9 @@ if TYPE_CHECKING:
         WriteUnresolved,
     )
     from callboard_broker.handle import Handle, Update
-    from callboard_broker.workflow import Selection, Workflow
+    from callboard_broker.options import TaskOptions
+    from callboard_broker.posts import Cron, Needs, Retry, Timeouts
+    from callboard_broker.workflow import Condition, Selection, StepOptions, Workflow
     from callboard_config import SettingsError
 
 __all__ = [
@@ -51,11 +56,21 @@ __all__ = [
     "Board",
     "BoardUnreachable",
     "CallboardError",
+    "Child",
+    "CommandRefused",
+    "CommandUnanswered",
+    "Condition",
     "Context",
+    "Cron",
+    "GiveUp",
     "Handle",
+    "Needs",
+    "Overloaded",
+    "Retry",
     "Selection",
     "ServerFailed",
     "SettingsError",
+    "StepOptions",
     "StoreLocked",
     "StreamDrift",
     "StreamMissing",
@@ -63,6 +78,8 @@ __all__ = [
     "TaskError",
     "TaskExpired",
     "TaskFailed",
+    "TaskOptions",
+    "Timeouts",
     "TooLarge",
     "UnknownTask",
     "Update",
@@ -77,11 +94,20 @@ _ERRORS = "callboard_broker.errors"
 _ELSEWHERE = MappingProxyType(
     {
         "Agent": "callboard_agents.agent",
+        "Child": "callboard_agents.spawning",
+        "GiveUp": "callboard_agents.failures",
         "Board": "callboard_broker.client",
+        "Condition": "callboard_broker.workflow",
         "Context": "callboard_agents.context",
+        "Cron": "callboard_broker.posts",
         "Handle": "callboard_broker.handle",
+        "Needs": "callboard_broker.posts",
+        "Retry": "callboard_broker.posts",
         "Selection": "callboard_broker.workflow",
         "SettingsError": "callboard_config",
+        "StepOptions": "callboard_broker.workflow",
+        "TaskOptions": "callboard_broker.options",
+        "Timeouts": "callboard_broker.posts",
         "Update": "callboard_broker.handle",
         "Workflow": "callboard_broker.workflow",
         "agent": "callboard_agents.agent",

@@ -1,47 +1,151 @@
-"""Concurrency budgets: a task takes one token of each of its budgets, all or none.
+"""Budgets: whether an attempt may be dispatched now, and if not, what it waits for.
 
-Tokens are taken at a dispatch that the fold accepts and returned at the outcome or the loss of
-that attempt, never anywhere else; so at each point of the journal the tokens in use are exactly
-the attempts that run. Keys: `global`, `tenant/<name>`.
+It takes what it needs of all its budgets or of none: what runs (`Accounts`) and what is proposed
+and not yet read back (`Reserved`) count alike, so whatever is stored fits the limits in force.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
-from callboard_router.state import State, Task
+from callboard_router.accounts import GLOBAL, TENANT, Accounts, Need, need_of
+from callboard_router.metering import RATE, Rule
 
-__all__ = ["GLOBAL", "TENANT_DEFAULT", "give_back", "keys", "limit", "room", "take"]
+__all__ = [
+    "GLOBAL",
+    "TENANT",
+    "Accounts",
+    "Need",
+    "Reserved",
+    "blocked",
+    "is_impossible",
+    "need_of",
+    "ready_at",
+]
 
-GLOBAL = "global"
-TENANT_DEFAULT = "tenant"
-
-
-def keys(tenant: str) -> tuple[str, str]:
-    """The budgets that a task of `tenant` draws on."""
-    return GLOBAL, f"{TENANT_DEFAULT}/{tenant}"
-
-
-def limit(limits: dict[str, int], key: str) -> int:
-    """Tokens of the budget `key`; a tenant without an entry of its own has the default."""
-    found = limits.get(key)
-    return limits.get(TENANT_DEFAULT, 0) if found is None else found
-
-
-def take(state: State, task: Task) -> None:
-    """At the dispatch."""
-    for key in keys(task.tenant):
-        state.in_use[key] += 1
+_ENOUGH = 1e-6
+"""Sums of fractions do not come out even: so much of a token may be missing."""
 
 
-def give_back(state: State, task: Task) -> None:
-    """At the outcome or the loss."""
-    for key in keys(task.tenant):
-        state.in_use[key] -= 1
-        if not state.in_use[key]:
-            del state.in_use[key]
+@dataclass(slots=True)
+class Reserved:
+    """What the dispatches under way will take once they are read back. freed: as in `Accounts`."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    units: dict[tuple[str, str], float] = field(default_factory=dict)
+    freed: set[str] = field(default_factory=set)
+
+    def open(self, need: Need) -> None:
+        """A dispatch was proposed."""
+        counts = self.counts
+        for key in need.keys:
+            counts[key] = counts.get(key, 0) + 1
+            for unit, amount in need.units:
+                self.units[(key, unit)] = self.units.get((key, unit), 0.0) + amount
+
+    def close(self, need: Need) -> None:
+        """It was read back, or it will never be stored."""
+        counts = self.counts
+        self.freed.update(need.keys)
+        for key in need.keys:
+            left = counts[key] - 1
+            if left:
+                counts[key] = left
+            else:
+                del counts[key]
+            for unit, amount in need.units:
+                rest = self.units.get((key, unit), 0.0) - amount
+                if left and rest > 0:
+                    self.units[(key, unit)] = rest
+                else:
+                    self.units.pop((key, unit), None)
+
+    def clear(self) -> None:
+        """A new epoch: nothing of the old one can be stored any more."""
+        self.counts.clear()
+        self.units.clear()
 
 
-def room(state: State, reserved: Counter[str], key: str) -> int:
-    """Tokens of `key` that are neither in use nor reserved for dispatches under way."""
-    return limit(state.limits, key) - state.in_use[key] - reserved[key]
+def blocked(accounts: Accounts, reserved: Reserved, need: Need, at_ms: int) -> str | None:
+    """The first budget without room; None: the attempt may be dispatched.
+
+    `tenant/acme`: no token of it is free. `rate of global`, `units tokens of key/x`: its bucket
+    has too little now (`ready_at` says until when).
+    """
+    rules, in_use, counts = accounts.rules, accounts.in_use, reserved.counts
+    keys = need.keys
+    for key in keys:
+        rule = rules.get(key)
+        if rule is None and key is keys[1]:
+            rule = accounts.default
+        if rule is None:
+            continue
+        if in_use.get(key, 0) + counts.get(key, 0) >= rule.concurrency:
+            return key
+        if rule.buckets:
+            for unit, amount, pending in _asked(rule, reserved, need, key):
+                found = accounts.missing(key, unit, amount + pending, at_ms)
+                if found is not None and found[0] > _ENOUGH:
+                    return f"rate of {key}" if unit == RATE else f"units {unit} of {key}"
+    return None
+
+
+def ready_at(
+    accounts: Accounts,
+    key: str,
+    at_ms: int,
+    *,
+    need: Need | None = None,
+    reserved: Reserved | None = None,
+) -> int | None:
+    """When time alone frees what `blocked` named; None: it does not.
+
+    With `need` and `reserved` for what that task asks, else for the least that one can ask.
+    """
+    what, _, name = key.rpartition(" of ")
+    if not what:
+        return None
+    unit = RATE if what == "rate" else what.removeprefix("units ")
+    amount = 1.0 if unit == RATE or need is None else dict(need.units).get(unit, 0.0)
+    pending = 0.0
+    if reserved is not None:
+        pending = _pending(reserved, name, unit)
+    found = accounts.missing(name, unit, amount + pending, at_ms)
+    if found is None:
+        return at_ms
+    missing, per_ms, capacity = found
+    if missing <= _ENOUGH:
+        return at_ms
+    if not per_ms or amount > capacity + _ENOUGH:
+        return None
+    return at_ms + max(1, math.ceil((missing - _ENOUGH / 2) / per_ms))
+
+
+def is_impossible(accounts: Accounts, key: str, need: Need) -> bool:
+    """Whether the need asks for more than the bucket that `blocked` named ever holds."""
+    what, _, name = key.rpartition(" of ")
+    if not what or what == "rate":
+        return False
+    unit = what.removeprefix("units ")
+    amount = dict(need.units).get(unit, 0.0)
+    found = accounts.missing(name, unit, amount, 0)
+    return found is not None and amount > found[2] + _ENOUGH
+
+
+def _asked(
+    rule: Rule, reserved: Reserved, need: Need, key: str
+) -> Iterator[tuple[str, float, float]]:
+    """(unit, amount, what is under way) of each bucket of this budget that the need draws on."""
+    if RATE in rule.buckets:
+        yield RATE, 1.0, _pending(reserved, key, RATE)
+    for unit, amount in need.units:
+        if unit in rule.buckets:
+            yield unit, amount, _pending(reserved, key, unit)
+
+
+def _pending(reserved: Reserved, key: str, unit: str) -> float:
+    if unit == RATE:
+        return float(reserved.counts.get(key, 0))
+    return reserved.units.get((key, unit), 0.0)

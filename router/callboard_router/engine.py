@@ -8,17 +8,31 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
 
 from callboard_broker.subjects import Subjects
-from callboard_broker.wire import Beat, Dispatch, Epoch, Lost, Outcome
+from callboard_broker.wire import (
+    Beat,
+    Budget,
+    Dispatch,
+    Epoch,
+    Limit,
+    Lost,
+    Outcome,
+    Snapshot,
+)
 from callboard_router import decide as policy_of
-from callboard_router.agenda import Agenda
-from callboard_router.decide import Desk, Policy
+from callboard_router.agenda import Agenda, Limits
+from callboard_router.desk import Desk, Policy, Wish
+from callboard_router.explain import explain, unserved
 from callboard_router.filling import Source
 from callboard_router.fold import apply
 from callboard_router.liveness import Answer, Claim, Liveness, Queue
 from callboard_router.proposals import Proposal, Proposals
+from callboard_router.queueing import Waiting
 from callboard_router.state import FOLD_VERSION, State
 from callboard_router.tenure import Role, Tenure
 
@@ -28,6 +42,7 @@ ROUTERS = "router"
 """The pool under which routers beat."""
 
 _ON_THE_WAY_S = 0.02
+_STOP_EVERY_S = 1.0
 
 
 class Engine:
@@ -41,19 +56,42 @@ class Engine:
         *,
         secret: Callable[[], str] = lambda: secrets.token_hex(8),
     ) -> None:
-        self.state = State()
         self.tenure = Tenure(name, standby=policy.standby, unresolved=policy.unresolved)
+        self._secret = secret
+        self._completed: Counter[Queue] = Counter()
+        self._ticked_at = 0.0
+        self._stopped_at = 0.0
+        self._snapshot: Snapshot | None = None
+        self._begin(State(), subjects, policy)
+
+    def _begin(self, state: State, subjects: Subjects, policy: Policy) -> None:
+        limits = Limits(lost=policy.lost_limit, unstarted=policy.unstarted_limit)
+        waiting = Waiting(state.accounts, ageing=policy.ageing, pools=policy.pools)
+        self.state = state
         self.desk = Desk(
-            state=self.state,
+            state=state,
             subjects=subjects,
             policy=policy,
             liveness=Liveness(policy.timing),
-            agenda=Agenda(self.state, policy.lost_limit),
+            agenda=Agenda(state, limits, waiting),
             proposals=Proposals(),
-            secret=secret,
+            secret=self._secret,
         )
-        self._completed: Counter[Queue] = Counter()
-        self._ticked_at = 0.0
+
+    def restore(self, state: State, now: float) -> None:
+        """Begin from a snapshot instead of from nothing, before anything else was read."""
+        self._begin(state, self.desk.subjects, self.desk.policy)
+        for task in state.tasks.values():
+            if task.life.state == "running":
+                self.desk.liveness.dispatched(
+                    task.id,
+                    task.life.attempt,
+                    state.seq,
+                    task.queue,
+                    now=now,
+                    start_s=self.desk.policy.timing.start,
+                    host=task.host,
+                )
 
     # -- what comes in
 
@@ -61,24 +99,56 @@ class Engine:
         """Fold the journal's message at `seq`."""
         desk, state = self.desk, self.state
         event, counted = apply(state, desk.subjects, seq, at_ms, (subject, data))
-        if isinstance(event, Outcome):
-            if counted:
-                self._completed[desk.liveness.ended(event.task)] += 1
-        elif isinstance(event, Dispatch):
-            if counted:
-                task = state.tasks[event.task]
-                desk.liveness.dispatched(task.id, event.attempt, seq, task.queue, now=now)
-            desk.proposals.resolve(event)
-        elif isinstance(event, Epoch):
-            self._epoch_began(event, now)
-        elif event is not None:
-            if counted and isinstance(event, Lost):
-                desk.liveness.ended(event.task)
-            desk.proposals.resolve(event)
-        if self.tenure.role is Role.LEADER:
+        if event is not None:
+            kind = type(event)
+            if kind is Outcome:
+                if counted:
+                    self._ended(event)
+            elif kind is Dispatch:
+                if counted:
+                    self._dispatched(event, seq, now)
+                desk.proposals.resolve(event)
+            elif kind is Epoch:
+                self._epoch_began(event, now)
+            else:
+                if kind is Budget:
+                    self._budget_changed(event)
+                elif counted and kind is Lost:
+                    desk.liveness.ended(event.task)
+                desk.proposals.resolve(event)
+        if self.tenure.leads_on:
             desk.agenda.take_fresh()
         else:
             state.fresh.clear()  # whoever begins to lead looks at everything
+            state.accounts.freed.clear()
+
+    def _ended(self, event: Outcome) -> None:
+        queue = self.desk.liveness.ended(event.task)
+        self._completed[queue] += 1
+        run_ms, ok = event.ended_at - event.started_at, event.error is None
+        self.desk.performance.note(event.host, queue[1], run_ms, ok, at_ms=self.state.at_ms)
+
+    def _dispatched(self, event: Dispatch, seq: int, now: float) -> None:
+        task = self.state.tasks[event.task]
+        start = max(self.desk.policy.timing.start, (event.start_by - self.state.at_ms) / 1000)
+        self.desk.liveness.dispatched(
+            task.id,
+            event.attempt,
+            seq,
+            task.queue,
+            now=now,
+            start_s=start,
+            host=event.host,
+            why=event.why,
+        )
+        if task.terms is not None or task.cancel is not None:
+            self.state.fresh.append(task.id)  # it may have a deadline, or shall be stopped
+
+    def _budget_changed(self, event: Budget) -> None:
+        wishes = self.desk.wishes
+        if wishes and event.base is None and wishes[0].changed == event.changed:
+            wishes.pop(0).done(True)
+        self.desk.agenda.waiting.freed()
 
     def heard(self, beat: Beat, *, at: float) -> None:
         """A beat of a host or a router, sent at `at`."""
@@ -102,7 +172,13 @@ class Engine:
         else:
             stepped = proposal.guard == self.state.epoch and self.tenure.step_down(now)
         if stepped:
-            self.desk.proposals.clear()
+            self._follow()
+
+    def _follow(self) -> None:
+        self.desk.proposals.clear()
+        wishes, self.desk.wishes = self.desk.wishes, []
+        for wish in wishes:
+            wish.done(False)
 
     def unresolved(self, now: float) -> None:
         """A write was lost sight of. Nothing is repeated: a new epoch voids what is under way."""
@@ -122,6 +198,18 @@ class Engine:
             return Answer(go=False, wait=False, why="the attempt is not current")
         return self.desk.liveness.confirm(claim, connected_seq, now)
 
+    def set_budgets(
+        self, changed: Mapping[str, Limit | None], by: str, done: Callable[[bool], None]
+    ) -> None:
+        """Change budgets on the running board. done: told True when the change is in force, False
+        if this router ceased to be the active one before."""
+        self.desk.wishes.append(Wish(changed=dict(changed), by=by, done=done))
+
+    def snapshot_taken(self, snapshot: Snapshot, now: float) -> None:
+        """A snapshot is stored: it is named in a new epoch of this router's own."""
+        self._snapshot = snapshot
+        self.tenure.renew(now)
+
     # -- what goes out
 
     def wanted(self) -> list[Source]:
@@ -134,13 +222,53 @@ class Engine:
         """Queues that hosts offer and whose durable is not known to exist."""
         return [queue for queue in self.desk.capacity if queue not in self.desk.ready]
 
+    def stops(self, now: float) -> list[tuple[str, list[tuple[str, int]], str]]:
+        """Attempts whose hosts are asked to stop them, once a second: (pool, attempts, why)."""
+        if not self.desk.agenda.to_stop or now - self._stopped_at < _STOP_EVERY_S:
+            return []
+        if not self.tenure.may_write(now):
+            return []
+        self._stopped_at = now
+        found: dict[tuple[str, str], list[tuple[str, int]]] = {}
+        for name, why in list(self.desk.agenda.to_stop.items()):
+            task = self.state.tasks.get(name)
+            if task is None or task.life.state != "running":
+                del self.desk.agenda.to_stop[name]
+            else:
+                attempt = (name, task.life.attempt)
+                found.setdefault((task.queue[0], why), []).append(attempt)
+        return [(pool, attempts, why) for (pool, why), attempts in found.items()]
+
+    def explain(self, tenant: str, name: str, at_ms: int) -> dict[str, Any] | None:
+        """Why a live task or workflow is where it is; None if it is not live, or another's."""
+        return explain(self.desk, tenant, name, at_ms)
+
+    def budgets(self) -> dict[str, Any]:
+        """The budgets in force, what of them was set on the running board, and what is in use."""
+        accounts = self.state.accounts
+        return {
+            "limits": msgspec.to_builtins(accounts.limits),
+            "changed": msgspec.to_builtins(accounts.changed),
+            "in_use": {key: count for key, count in sorted(accounts.in_use.items()) if count},
+            "waiting": dict(sorted(self.state.waiting.items())),
+        }
+
+    def unserved(self) -> list[dict[str, Any]]:
+        """Capabilities for which tasks wait and nobody works."""
+        return unserved(self.desk)
+
+    @property
+    def next_ms(self) -> int | None:
+        """When time alone lets something go on that waits for a rate, on the server's clock."""
+        return self.desk.agenda.waiting.next_ms
+
     def decide(self, now: float, at_ms: int, *, timers: bool = False) -> list[Proposal]:
         """The events to write now. timers: call it so every 100 ms or so, and else after reads."""
         if timers:
             self._look_at_the_clock(now)
         claim = self.tenure.claim(now, self.state.epoch)
         if claim is not None:
-            event = Epoch(claim, FOLD_VERSION)
+            event = Epoch(claim, FOLD_VERSION, self._snapshot or self.state.snapshot)
             subject = self.desk.subjects.epoch
             return [Proposal(subject=subject, event=event, guard=self.state.epoch)]
         if not self.tenure.may_write(now):
@@ -159,8 +287,14 @@ class Engine:
         self._completed.clear()
 
     def _epoch_began(self, event: Epoch, now: float) -> None:
-        self.desk.proposals.clear()
+        dropped = self.desk.proposals.clear()
+        self._snapshot = None
         if self.tenure.began(event.router, now):
-            if not self.tenure.renewed:
+            if self.tenure.renewed:
+                for name in dropped:  # the rest is known: this router has led all the time
+                    self.desk.agenda.look_at(name)
+            else:
                 self.desk.liveness.grant(now, hosts_are_known=False)
-            self.desk.agenda.look_at_everything()
+                self.desk.agenda.look_at_everything()
+        elif self.tenure.role is Role.FOLLOWER:
+            self._follow()

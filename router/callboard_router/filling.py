@@ -1,119 +1,127 @@
 """A step's payload is its template with the upstream values put in, when it is dispatched.
 
 Short results stand in the state; long ones have to be fetched first. So each question here takes
-the values that are at hand, and `Missing` says which are not.
+the values that are at hand, and `Missing` says which are not. Templates are taken apart once a
+step, and a value that many elements need is written as JSON once. What a step that was skipped,
+has failed or comes too late for a join would have given is null.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
-from callboard_broker.errors import BadInput, TooLarge
-from callboard_broker.references import INPUTS, ITEM, fill, select
-from callboard_broker.wire import BlobRef, Ref
-from callboard_router.state import Flow, Result, State, Task
+from callboard_broker.conditions import holds
+from callboard_broker.errors import TooLarge
+from callboard_broker.graph import UNDO, Node
+from callboard_broker.references import ITEM, Template, select
+from callboard_broker.wire import Ref
+from callboard_router.flow import Flow
+from callboard_router.state import State, Task
+from callboard_router.values import Missing, Source, Values
 
-__all__ = ["Missing", "Source", "Values", "count_items", "fill_output", "fill_payload"]
+__all__ = [
+    "Missing",
+    "Source",
+    "Values",
+    "condition_of",
+    "count_items",
+    "fill_output",
+    "fill_payload",
+]
 
 _MAX_BYTES = 64 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A value to be fetched: the result in the outcome at `seq`, or the inputs posted at `seq`."""
-
-    seq: int
-    inputs: bool = False
-    blob: BlobRef | None = None
-
-
-class Missing(LookupError):
-    """Fetch `.sources`, then ask again."""
-
-    def __init__(self, sources: set[Source]) -> None:
-        super().__init__(f"{len(sources)} values are to be fetched")
-        self.sources = sources
-
-
 @dataclass(slots=True)
-class Values:
-    """Decoded values of live workflows, kept while the workflow lives."""
+class _Asked:
+    """One filling of a template for an element of a step; `own`: the step that is being undone.
 
-    _found: dict[str, dict[Source, Any]] = field(default_factory=dict)
-    _lists: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
+    seen: the step sees no result that came after its join was satisfied.
+    """
 
-    def put(self, flow: str, source: Source, value: Any) -> None:
-        """A fetched value has come."""
-        self._found.setdefault(flow, {})[source] = value
+    values: Values
+    flow: Flow
+    node: Node | None = None
+    index: int = 0
+    seen: int = 0
+    own: bool = False
+    length: int = 0
+    missing: set[Source] = field(default_factory=set)
 
-    def drop(self, flow: str) -> None:
-        """The workflow is over."""
-        self._found.pop(flow, None)
-        self._lists.pop(flow, None)
+    def value(self, ref: Ref) -> Any:
+        node = self.node
+        if node is not None and ref.source == ITEM:
+            return select(self.values.item(self.flow, node, self.index), ref.path, ITEM)
+        if node is not None and self.own and ref.source == node.step.id:
+            result = self.values.result(self.flow, self.flow.steps[ref.source].results[self.index])
+            return select(result, ref.path, ref.source)
+        return self.values.select(self.flow, ref, self.seen)
 
-    def inputs(self, flow: Flow) -> Any:
-        return self._value(flow, Source(flow.seq, inputs=True), flow.inputs)
+    def written(self, ref: Ref) -> bytes:
+        """The value as JSON. A short template may name a long one many times: bounded."""
+        try:
+            if ref.source == ITEM or self.own:
+                data = msgspec.json.encode(self.value(ref))
+            else:
+                written = self.values.known(self.flow).written
+                key = (ref, self.seen)
+                found = written.get(key)
+                data = msgspec.json.encode(self.value(ref)) if found is None else found
+                written[key] = data
+        except Missing as missing:
+            self.missing |= missing.sources
+            return b""
+        self.length += len(data)
+        if self.length > _MAX_BYTES:
+            raise TooLarge("payload", f"over {_MAX_BYTES:,} bytes with its references filled in")
+        return data
 
-    def result(self, flow: Flow, found: Result) -> Any:
-        return self._value(flow, Source(found.seq, blob=found.blob), found.value)
-
-    def whole(self, flow: Flow, name: str) -> Any:
-        """The result of a step: of a fan-out, the list of its results in order."""
-        step = flow.steps[name]
-        if flow.graph.nodes[name].step.each is None:
-            return self.result(flow, step.results[0])
-        lists = self._lists.setdefault(flow.id, {})
-        if name not in lists:
-            values, missing = [], set[Source]()
-            for index in range(step.total or 0):
-                try:
-                    values.append(self.result(flow, step.results[index]))
-                except Missing as error:
-                    missing |= error.sources
-            if missing:
-                raise Missing(missing)
-            lists[name] = values
-        return lists[name]
-
-    def _value(self, flow: Flow, source: Source, short: bytes | None) -> Any:
-        found = self._found.setdefault(flow.id, {})
-        if source not in found:
-            if short is None:
-                raise Missing({source})
-            try:
-                found[source] = msgspec.json.decode(short)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                # A result is decoded here for the first time, and a host may have sent anything.
-                raise BadInput("payload", f"an upstream result is no JSON: {error}") from error
-        return found[source]
+    def fill(self, key: str, raw: bytes | msgspec.Raw) -> bytes:
+        templates = self.values.known(self.flow).templates
+        template = templates.get(key)
+        if template is None:
+            template = templates[key] = Template(raw)
+        filled = template.fill(self.written)
+        if self.missing:
+            raise Missing(self.missing)
+        return filled
 
 
 def fill_payload(state: State, task: Task, values: Values) -> bytes:
     """The payload of a step's task. Raises `Missing`, or `BadInput` that says what is not there."""
     flow = state.flows[task.flow or ""]
+    if task.step == UNDO:
+        if flow.undoing is None:
+            raise AssertionError(task.id)
+        name, index = flow.undoing
+        node = flow.graph.nodes[name]
+        if node.step.compensate is None:
+            raise AssertionError(task.id)
+        asked = _Asked(values, flow, node, index, own=True)
+        return asked.fill(f"{UNDO}/{name}", node.step.compensate.payload)
     node = flow.graph.nodes[task.step]
+    asked = _Asked(values, flow, node, task.index, seen=_seen(flow, node))
+    return asked.fill(task.step, node.step.payload)
 
-    def chosen(ref: Ref) -> Any:
-        if ref.source == INPUTS:
-            return select(values.inputs(flow), ref.path, INPUTS)
-        if ref.source == ITEM:
-            if node.follows is not None:
-                item = values.result(flow, flow.steps[node.follows].results[task.index])
-            else:
-                item = _list(flow, task.step, values)[task.index]
-            return select(item, ref.path, ITEM)
-        return select(values.whole(flow, ref.source), ref.path, ref.source)
 
-    return _filled(node.step.payload, chosen)
+def condition_of(flow: Flow, name: str, index: int, values: Values) -> bool:
+    """Whether the condition of a step's element holds. Raises `Missing` or `BadInput`."""
+    node = flow.graph.nodes[name]
+    if node.step.when is UNSET:
+        return True
+    conditions = values.known(flow).conditions
+    if name not in conditions:
+        conditions[name] = msgspec.json.decode(node.step.when)
+    return holds(conditions[name], _Asked(values, flow, node, index, seen=_seen(flow, node)).value)
 
 
 def count_items(state: State, flow_id: str, step: str, values: Values, most: int) -> int:
     """How many elements a fan-out has. Raises `Missing`, `BadInput`, or `TooLarge` over `most`."""
-    found = len(_list(state.flows[flow_id], step, values))
+    found = len(values.items(state.flows[flow_id], step))
     if found > most:
         raise TooLarge("each", f"{found:,} elements; at most {most:,} are accepted")
     return found
@@ -122,39 +130,19 @@ def count_items(state: State, flow_id: str, step: str, values: Values, most: int
 def fill_output(state: State, flow_id: str, values: Values) -> bytes:
     """The result of a workflow that has succeeded. Raises `Missing` or `BadInput`."""
     flow = state.flows[flow_id]
-
-    def chosen(ref: Ref) -> Any:
-        if ref.source == INPUTS:
-            return select(values.inputs(flow), ref.path, INPUTS)
-        return select(values.whole(flow, ref.source), ref.path, ref.source)
-
-    if flow.output is None:
-        return msgspec.json.encode({name: values.whole(flow, name) for name in flow.graph.sinks})
-    return _filled(flow.output, chosen)
-
-
-def _list(flow: Flow, step: str, values: Values) -> list[Any]:
-    each = flow.graph.nodes[step].step.each
-    if each is None:
-        raise AssertionError(step)
-    whole = values.inputs(flow) if each.source == INPUTS else values.whole(flow, each.source)
-    found = select(whole, each.path, each.source)
-    if not isinstance(found, list):
-        place = ".".join(filter(None, (each.source, each.path)))
-        raise BadInput("each", f"{place} is a {type(found).__name__}, must be a list")
-    return found
+    if flow.output is not None:
+        return _Asked(values, flow).fill("/output", flow.output)
+    found, missing = {}, set[Source]()
+    for name in flow.graph.sinks:
+        try:
+            found[name] = values.whole(flow, name)
+        except Missing as error:
+            missing |= error.sources
+    if missing:
+        raise Missing(missing)
+    return msgspec.json.encode(found)
 
 
-def _filled(template: bytes | msgspec.Raw, chosen: Callable[[Ref], Any]) -> bytes:
-    """The template with its values. A short template may name a long value many times: bounded."""
-    length = 0
-
-    def value_of(ref: Ref) -> msgspec.Raw:
-        nonlocal length
-        value = msgspec.json.encode(chosen(ref))
-        length += len(value)
-        if length > _MAX_BYTES:
-            raise TooLarge("payload", f"over {_MAX_BYTES:,} bytes with its references filled in")
-        return msgspec.Raw(value)
-
-    return msgspec.json.encode(fill(msgspec.json.decode(template), value_of))
+def _seen(flow: Flow, node: Node) -> int:
+    """Two elements, or two attempts, of a step see the same, whatever comes in between."""
+    return flow.steps[node.step.id].begun if node.chooses else 0

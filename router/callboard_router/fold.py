@@ -7,7 +7,6 @@ is over, is void: it is counted and changes nothing else.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -15,40 +14,44 @@ import msgspec
 
 from callboard_broker.errors import BadInput
 from callboard_broker.rule import (
-    TERMINAL,
-    Life,
     apply_dispatch,
     apply_lost,
     apply_outcome,
+    apply_retrying,
     apply_settled,
 )
-from callboard_broker.subjects import SHARDS, Address, Subjects
+from callboard_broker.subjects import Address, Subjects
 from callboard_broker.wire import (
+    Answered,
     Budget,
     Dispatch,
+    Entered,
     Epoch,
     Event,
     Expanded,
-    Failure,
+    Fired,
+    Halted,
     Lost,
     Merged,
     Outcome,
     Quarantined,
+    Retrying,
     Settled,
+    Skipped,
     decode_event,
-    decode_flow_run,
-    decode_post,
 )
-from callboard_router import budget
-from callboard_router.state import INLINE, Result, State, Task
-from callboard_router.workflow import begin, expand, finish_step, step_failed
+from callboard_router.commands import take_command
+from callboard_router.ending import finish, settle_flow, settle_schedule
+from callboard_router.flow import INLINE, Result
+from callboard_router.posting import take_flow, take_post
+from callboard_router.schedules import fire
+from callboard_router.state import State, Task
+from callboard_router.stopping import halt
+from callboard_router.workflow import enter, expand, skip
 
-__all__ = ["KEY_WINDOW_MS", "MAX_KEYS", "MAX_NONCES", "NONCE_WINDOW_MS", "apply"]
+__all__ = ["apply"]
 
-KEY_WINDOW_MS = 24 * 3600 * 1000
-NONCE_WINDOW_MS = 60 * 1000
-MAX_KEYS = 1_000_000
-MAX_NONCES = 1_000_000
+_MAX_VOID = 8
 
 
 def apply(
@@ -64,117 +67,31 @@ def apply(
     state.seq = seq
     state.at_ms = max(state.at_ms, at_ms)
     address = subjects.parse(subject)
-    if address.kind == "post":
-        _post(state, address, seq, data)
-    elif address.kind == "flow":
-        _flow(state, address, seq, data)
-    elif address.kind == "malformed":
-        state.unreadable[seq] = address.reason
+    kind = address.kind
+    if kind == "post":
+        take_post(state, address, seq, data)
+    elif kind == "flow":
+        if address.rest == "run":
+            take_flow(state, address, seq, data)
+        else:
+            take_command(state, address, seq, data)
+    elif kind == "malformed":
+        _unreadable(state, seq, address.reason)
     else:
         return _event(state, address, seq, data)
     return None, True
 
 
-def _post(state: State, address: Address, seq: int, data: bytes) -> None:
-    task_id = str(seq)
-    try:
-        post = decode_post(data)
-    except BadInput as error:
-        refused = Task(
-            id=task_id,
-            tenant=address.tenant,
-            capability=address.rest,
-            shard=seq % SHARDS,
-            order=seq,
-            life=Life(failure=Failure("BadInput", error.reason, field=error.field)),
-        )
-        _add(state, refused)
-        return
-    shard = seq % SHARDS if post.shard is None else post.shard
-    if _is_repeat(state, address.tenant, post.key, post.nonce, (task_id, shard)):
-        return
-    payload = bytes(post.payload) if len(post.payload) <= INLINE else None
-    _add(
-        state,
-        Task(
-            id=task_id,
-            tenant=address.tenant,
-            capability=address.rest,
-            shard=shard,
-            order=seq,
-            priority=post.priority,
-            timeout=post.timeout,
-            payload=payload if post.blob is None else None,
-            blob=post.blob,
-            life=Life(),
-        ),
-    )
-
-
-def _flow(state: State, address: Address, seq: int, data: bytes) -> None:
-    flow_id = str(seq)
-    try:
-        if address.rest != "run":
-            raise BadInput("verb", f"{address.rest!r} is not a command of this version; use run")
-        run = decode_flow_run(data)
-        shard = seq % SHARDS if run.shard is None else run.shard
-        if _is_repeat(state, address.tenant, run.key, run.nonce, (flow_id, shard)):
-            return
-        begin(state, address.tenant, seq, shard, run)
-    except BadInput as error:
-        refused = Task(
-            id=flow_id,
-            tenant=address.tenant,
-            capability="",
-            shard=seq % SHARDS,
-            order=seq,
-            life=Life(failure=Failure("BadInput", error.reason, field=error.field)),
-        )
-        _add(state, refused)
-
-
-def _add(state: State, task: Task) -> None:
-    state.tasks[task.id] = task
-    state.fresh.append(task.id)
-
-
-def _is_repeat(
-    state: State, tenant: str, key: str | None, nonce: str | None, post: tuple[str, int]
-) -> bool:
-    """Whether an earlier post had this nonce or key; if not, remember it under both."""
-    task_id, shard = post
-    nonces, keys = state.nonces, state.keys.get(tenant)
-    _forget(nonces, state.at_ms, MAX_NONCES)
-    if keys is not None:
-        _forget(keys, state.at_ms, MAX_KEYS)
-    first = nonces.get((tenant, nonce)) if nonce is not None else None
-    if first is None and key is not None and keys is not None:
-        first = keys.get(key)
-    if first is not None:
-        state.merges[task_id] = (first[0], tenant, shard)
-        state.fresh.append(task_id)
-        return True
-    if nonce is not None:
-        nonces[(tenant, nonce)] = (task_id, state.at_ms + NONCE_WINDOW_MS)
-    if key is not None:
-        state.keys.setdefault(tenant, OrderedDict())[key] = (task_id, state.at_ms + KEY_WINDOW_MS)
-    return False
-
-
-def _forget(known: OrderedDict[Any, tuple[str, int]], now_ms: int, most: int) -> None:
-    """Drop what has expired; entries expire in the order in which they came."""
-    while known:
-        oldest = next(iter(known))
-        if known[oldest][1] > now_ms and len(known) < most:
-            return
-        del known[oldest]
+def _unreadable(state: State, seq: int, reason: str) -> None:
+    state.unreadable[seq] = reason
+    state.fresh.append(f"!{seq}")
 
 
 def _event(state: State, address: Address, seq: int, data: bytes) -> tuple[Event | None, bool]:
     try:
         event = decode_event(address.kind, data)
     except BadInput as error:
-        state.unreadable[seq] = str(error)
+        _unreadable(state, seq, str(error))
         if address.kind != "epoch":
             return None, False
         event = Epoch("", 0)  # nobody's; but the server's guard names this message from here on
@@ -187,84 +104,131 @@ def _event(state: State, address: Address, seq: int, data: bytes) -> tuple[Event
 def _epoch(state: State, _address: Address, seq: int, event: Epoch) -> bool:
     state.epoch = seq
     state.router = event.router
+    if event.snapshot is not None:
+        state.snapshot = event.snapshot
     return True
 
 
 def _dispatch(state: State, address: Address, _seq: int, event: Dispatch) -> bool:
-    task = _task(state, address, event.task)
-    if task is None or event.epoch != state.epoch or not apply_dispatch(task.life, event):
+    if event.epoch != state.epoch or address.box != (event.host or ""):
         return False
-    task.queue = (address.pool, address.rest)
-    budget.take(state, task)
+    task = _task(state, address, event.task)
+    if task is None or not apply_dispatch(task.life, event):
+        return False
+    if address.box:
+        task.queue = (event.pool, event.capability)
+        task.host = address.box
+        state.boxes[address.box] += 1
+    else:
+        task.queue = (address.pool, address.rest)
+    state.stop_waiting(task.tenant)
+    state.accounts.take(task.need, state.at_ms)
     state.running[task.queue] += 1
     return True
 
 
 def _outcome(state: State, address: Address, seq: int, event: Outcome) -> bool:
     task = _task(state, address, event.task)
-    if task is None or not apply_outcome(task.life, event):
+    if task is None:
         return False
-    _release(state, task)
+    if not apply_outcome(task.life, event):
+        _late_cost(state, task, event)
+        return False
+    task.ran_on = event.host
+    _release(state, task, event.used)
     if task.life.state == "succeeded":
         value = bytes(event.result) if isinstance(event.result, msgspec.Raw) else b"null"
         short = len(value) <= INLINE and event.blob is None
-        result = Result(seq=seq, value=value if short else None, blob=event.blob)
-        _finish(state, task, result)
+        result = Result(seq, value if short else None, event.blob, event.attempt, event.host)
+        finish(state, task, result)
     else:
+        state.waiting[task.tenant] += 1
         state.fresh.append(task.id)
     return True
 
 
+def _late_cost(state: State, task: Task, event: Outcome) -> None:
+    """What a lost attempt has used counts all the same, once, on the proof of its secret."""
+    if event.used and task.void.get(event.attempt) == event.secret:
+        del task.void[event.attempt]
+        state.accounts.correct(task.need, event.used)
+
+
 def _lost(state: State, address: Address, _seq: int, event: Lost) -> bool:
     task = _task(state, address, event.task)
-    if task is None or event.epoch != state.epoch or not apply_lost(task.life, event):
+    if task is None or event.epoch != state.epoch:
         return False
-    _release(state, task)
+    secret = task.life.secret
+    if not apply_lost(task.life, event):
+        return False
+    if task.need.units:
+        task.void = {**dict(list(task.void.items())[1 - _MAX_VOID :]), event.attempt: secret}
+    _release(state, task, None)
+    state.waiting[task.tenant] += 1
     state.fresh.append(task.id)
     return True
 
 
-def _release(state: State, task: Task) -> None:
-    budget.give_back(state, task)
-    state.running[task.queue] -= 1
+def _release(state: State, task: Task, used: dict[str, float] | None) -> None:
+    state.accounts.give_back(task.need, used, state.at_ms)
+    queue = task.queue
+    left = state.running[queue] - 1
+    if left:
+        state.running[queue] = left
+    else:
+        del state.running[queue]
+    if task.host is not None:
+        state.boxes[task.host] -= 1
+        if not state.boxes[task.host]:
+            del state.boxes[task.host]
+        task.host = None
     task.queue = ("", "")
 
 
-def _settled(state: State, address: Address, _seq: int, event: Settled) -> bool:
+def _retrying(state: State, address: Address, _seq: int, event: Retrying) -> bool:
+    task = _task(state, address, event.task)
+    if task is None or event.epoch != state.epoch or not apply_retrying(task.life, event):
+        return False
+    task.not_before = event.at
+    task.avoid = event.avoid
+    state.fresh.append(task.id)
+    return True
+
+
+def _settled(state: State, address: Address, seq: int, event: Settled) -> bool:
     if event.epoch != state.epoch:
         return False
     flow = state.flows.get(event.task)
     if flow is not None and flow.tenant == address.tenant and not flow.open:
-        del state.flows[flow.id]
-        state.finished[f"flow/{event.state}"] += 1
-        state.fresh.append(flow.id)
+        settle_flow(state, flow, seq, event)
+        return True
+    schedule = state.schedules.get(event.task)
+    if schedule is not None and schedule.tenant == address.tenant:
+        settle_schedule(state, schedule, event)
         return True
     task = _task(state, address, event.task)
     if task is None or not apply_settled(task.life, event):
         return False
-    _finish(state, task, None)
+    state.stop_waiting(task.tenant)
+    result = None
+    if event.state == "succeeded":
+        value = bytes(event.result) if isinstance(event.result, msgspec.Raw) else b"null"
+        short = len(value) <= INLINE and event.blob is None
+        result = Result(seq, value if short else None, event.blob)
+    finish(state, task, result)
     return True
-
-
-def _finish(state: State, task: Task, result: Result | None) -> None:
-    """The task reached its terminal event: it leaves, and its workflow goes on."""
-    if task.life.state not in TERMINAL:
-        raise AssertionError(task.life.state)
-    del state.tasks[task.id]
-    state.finished[task.life.state] += 1
-    if task.flow is None:
-        return
-    flow = state.flows[task.flow]
-    if result is not None:
-        finish_step(state, flow, task, result)
-    else:
-        step_failed(state, flow, task)
 
 
 def _merged(state: State, _address: Address, _seq: int, event: Merged) -> bool:
     if event.epoch != state.epoch:
         return False
     return state.merges.pop(event.task, None) is not None
+
+
+def _answered(state: State, _address: Address, _seq: int, event: Answered) -> bool:
+    if event.epoch != state.epoch:
+        return False
+    return state.answers.pop(event.task, None) is not None
 
 
 def _expanded(state: State, address: Address, _seq: int, event: Expanded) -> bool:
@@ -274,10 +238,48 @@ def _expanded(state: State, address: Address, _seq: int, event: Expanded) -> boo
     return expand(state, flow, event)
 
 
+def _entered(state: State, address: Address, seq: int, event: Entered) -> bool:
+    task = _waiting_step(state, address, event.epoch, event.task)
+    return task is not None and enter(state, task, seq, event)
+
+
+def _skipped(state: State, address: Address, _seq: int, event: Skipped) -> bool:
+    task = _waiting_step(state, address, event.epoch, event.task)
+    if task is None or task.flow is None:
+        return False
+    state.remove(task)
+    skip(state, state.flows[task.flow], task, event.reason)
+    return True
+
+
+def _waiting_step(state: State, address: Address, epoch: int, name: str) -> Task | None:
+    task = _task(state, address, name)
+    if task is None or epoch != state.epoch or not task.step or task.life.state != "waiting":
+        return None
+    return task
+
+
+def _fired(state: State, address: Address, _seq: int, event: Fired) -> bool:
+    schedule = state.schedules.get(event.task)
+    if schedule is None or event.epoch != state.epoch or schedule.tenant != address.tenant:
+        return False
+    return fire(state, schedule, event)
+
+
+def _halted(state: State, address: Address, _seq: int, event: Halted) -> bool:
+    flow = state.flows.get(event.task)
+    if flow is None or event.epoch != state.epoch or flow.tenant != address.tenant:
+        return False
+    if flow.ending is not None:
+        return False
+    halt(state, flow, event.state, event.reason)
+    return True
+
+
 def _budget(state: State, _address: Address, _seq: int, event: Budget) -> bool:
     if event.epoch != state.epoch:
         return False
-    state.limits = dict(event.concurrency)
+    state.accounts.change(event, state.at_ms)
     return True
 
 
@@ -298,9 +300,15 @@ _FOLDS: dict[type, Callable[[State, Address, int, Any], bool]] = {
     Dispatch: _dispatch,
     Outcome: _outcome,
     Lost: _lost,
+    Retrying: _retrying,
     Settled: _settled,
     Merged: _merged,
+    Answered: _answered,
     Expanded: _expanded,
+    Entered: _entered,
+    Skipped: _skipped,
+    Fired: _fired,
+    Halted: _halted,
     Budget: _budget,
     Quarantined: _quarantined,
 }

@@ -11,18 +11,24 @@ from collections import Counter
 from dataclasses import dataclass
 
 from callboard_broker.wire import (
+    Answered,
     Dispatch,
+    Entered,
     Epoch,
     Event,
     Expanded,
+    Fired,
+    Halted,
     Lost,
     Merged,
     Outcome,
     Quarantined,
+    Retrying,
     Settled,
+    Skipped,
     encode,
 )
-from callboard_router import budget
+from callboard_router.budget import Need, Reserved
 from callboard_router.liveness import Queue
 
 __all__ = ["Proposal", "Proposals", "key_of"]
@@ -47,14 +53,18 @@ class Proposal:
 
 def key_of(event: Event) -> str | None:
     """What the event decides: of one key, one proposal is under way at a time."""
-    if isinstance(event, Dispatch | Settled):
+    if isinstance(event, Dispatch | Settled | Retrying | Skipped | Entered):
         return event.task
     if isinstance(event, Lost):
         return f"lost/{event.task}"
     if isinstance(event, Expanded):
         return f"expand/{event.task}/{event.step}"
-    if isinstance(event, Merged):
-        return f"merged/{event.task}"
+    if isinstance(event, Merged | Answered):
+        return f"answer/{event.task}"
+    if isinstance(event, Fired):
+        return f"fire/{event.task}"
+    if isinstance(event, Halted):
+        return f"halt/{event.task}"
     if isinstance(event, Quarantined):
         return f"unreadable/{event.seq}"
     return None if isinstance(event, Epoch | Outcome) else "budget"
@@ -64,9 +74,10 @@ class Proposals:
     """The open proposals of one epoch, and the tokens and places that they reserve."""
 
     def __init__(self) -> None:
-        self.reserved: Counter[str] = Counter()
+        self.reserved = Reserved()
         self.under_way: Counter[Queue] = Counter()
-        self._open: dict[str, tuple[str, Queue] | None] = {}
+        self.boxes: Counter[str] = Counter()
+        self._open: dict[str, tuple[Need, Queue, str | None] | None] = {}
 
     def __contains__(self, key: object) -> bool:
         return key in self._open
@@ -75,25 +86,38 @@ class Proposals:
         """A proposal that reserves nothing."""
         self._open[key] = None
 
-    def open_dispatch(self, key: str, tenant: str, queue: Queue) -> None:
-        """A dispatch: it reserves its tokens and a place in its queue."""
-        self._open[key] = (tenant, queue)
-        for name in budget.keys(tenant):
-            self.reserved[name] += 1
+    def open_dispatch(self, key: str, need: Need, queue: Queue, host: str | None) -> None:
+        """A dispatch: it reserves its tokens and units, and a place in its queue."""
+        self._open[key] = (need, queue, host)
+        self.reserved.open(need)
         self.under_way[queue] += 1
+        if host is not None:
+            self.boxes[host] += 1
 
     def resolve(self, event: Event) -> None:
         """The event was read back, whether it counted or not."""
         key = key_of(event)
         reserved = self._open.pop(key, None) if key is not None else None
         if reserved is not None:
-            tenant, queue = reserved
-            for name in budget.keys(tenant):
-                self.reserved[name] -= 1
+            need, queue, host = reserved
+            self.reserved.close(need)
             self.under_way[queue] -= 1
+            if host is not None:
+                self.boxes[host] -= 1
 
-    def clear(self) -> None:
-        """A new epoch: nothing of the old one can be stored any more."""
+    def clear(self) -> list[str]:
+        """A new epoch: nothing of the old one can be stored any more. Returns what they decided on:
+        tasks, workflows, commands and schedules by id, unreadable messages by `!sequence`."""
+        names = [_subject_of(key) for key in self._open]
         self._open.clear()
         self.reserved.clear()
         self.under_way.clear()
+        self.boxes.clear()
+        return names
+
+
+def _subject_of(key: str) -> str:
+    what, slash, name = key.partition("/")
+    if not slash:
+        return what
+    return f"!{name}" if what == "unreadable" else name.partition("/")[0]

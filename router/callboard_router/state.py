@@ -1,42 +1,39 @@
 """The state that the fold builds: live tasks and workflows, tokens in use, limits, the epoch.
 
 Only what is still needed is kept. A finished task leaves at once; a finished step leaves its
-result, by value up to `INLINE` bytes and by the outcome's sequence above. `fresh` is the fold's
-letterbox to the policy and no part of the state: it names what may have become possible.
+result, by value up to `INLINE` bytes and by the outcome's sequence above. What ended without
+success stays for a while, so that it can be run again. `fresh` is the fold's letterbox to the
+policy and no part of the state: it names what may have become possible.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, field
 
 import msgspec
 
-from callboard_broker.graph import Graph
 from callboard_broker.rule import Life
-from callboard_broker.wire import BlobRef, Failure
+from callboard_broker.wire import BlobRef, Cron, Failure, Snapshot, Terms
+from callboard_router.budget import Accounts, Need
+from callboard_router.flow import Flow, Result
 
-__all__ = ["FOLD_VERSION", "INLINE", "Flow", "Result", "State", "StepState", "Task"]
+__all__ = ["FOLD_VERSION", "Answer", "Schedule", "State", "Task"]
 
-FOLD_VERSION = 1
-INLINE = 4096
-
-
-class Result(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A step's result. value: its JSON, if short; else it stands in the outcome at `seq`."""
-
-    seq: int
-    value: bytes | None = None
-    blob: BlobRef | None = None
+FOLD_VERSION = 2
 
 
-@dataclass(slots=True, kw_only=True)
-class Task:
+class Task(msgspec.Struct, kw_only=True):
     """A live task. order: the journal sequence that made it ready; older goes first.
 
-    payload: its JSON, if short; else it stands in the post at `order`, or in `blob`.
-    queue: (pool, capability) of the attempt that runs.
+    since: when it became ready, in milliseconds. not_before: when it may start at the earliest.
+    payload: its JSON, if short; else it stands in the message at `payload_at`, or in `blob`.
+    need: the tokens and units of one attempt. queue: (pool, capability) of the attempt that runs;
+    host: whose mailbox it went to. avoid: hosts that shall not get it again.
+    cancel: why it shall end as soon as it can. parent: the task whose attempt spawned it.
+    children: live tasks that it spawned. decided: what a person or a signal said to a gate.
+    void: the secrets of lost attempts, whose cost may still come. ran_on: the host of the last
+    outcome.
     """
 
     id: str
@@ -44,111 +41,109 @@ class Task:
     capability: str
     shard: int
     order: int
+    since: int
+    life: Life
+    need: Need
     priority: int = 5
     timeout: float | None = None
     payload: bytes | None = None
     blob: BlobRef | None = None
-    life: Life
+    payload_at: int = 0
+    terms: Terms | None = None
     flow: str | None = None
     step: str = ""
     index: int = 0
     queue: tuple[str, str] = ("", "")
-
-
-@dataclass(slots=True, kw_only=True)
-class StepState:
-    """Where a step of a live workflow stands. total: its elements, once that is known.
-
-    failures: elements that have ended without a result. unexpandable: its list is not to be had.
-    """
-
-    total: int | None = None
-    results: dict[int, Result] = field(default_factory=dict)
-    failures: set[int] = field(default_factory=set)
-    unexpandable: bool = False
+    host: str | None = None
+    not_before: int = 0
+    avoid: list[str] = []
+    cancel: str | None = None
+    paused: bool = False
+    parent: str | None = None
+    children: list[str] = []
+    decided: Result | None = None
+    void: dict[int, str] = {}
+    ran_on: str = ""
 
     @property
-    def complete(self) -> bool:
-        return self.total is not None and len(self.results) == self.total
+    def is_gate(self) -> bool:
+        """Nobody works on it: a person or a signal decides."""
+        return self.flow is not None and not self.capability
 
 
-@dataclass(slots=True, kw_only=True)
-class Flow:
-    """A live workflow. open: its tasks that are not finished and its fan-outs not yet expanded.
-
-    inputs: their JSON, if short; else they stand in the post at `seq`.
-    """
+class Schedule(msgspec.Struct, kw_only=True):
+    """A task that comes again and again. number: of the last one. next_at: of the next, in ms."""
 
     id: str
     tenant: str
+    capability: str
     shard: int
     seq: int
-    name: str
-    graph: Graph
-    output: bytes | None
-    inputs: bytes | None
-    steps: dict[str, StepState]
-    open: int = 0
-    failure: Failure | None = None
+    since: int
+    cron: Cron
+    template: Task
+    number: int = 0
+    next_at: int | None = None
+    last: str | None = None
+    paused: bool = False
+    cancel: str | None = None
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A command was read: it waits to be answered. error: why it is refused."""
+
+    tenant: str
+    shard: int
+    error: Failure | None = None
 
 
 @dataclass(slots=True)
 class State:
-    """Everything that the journal says, up to `seq`."""
+    """Everything that the journal says, up to `seq`.
+
+    waiting: tasks of each tenant that are live and do not run. dead, dead_flows: what ended
+    without success, oldest first, with the time of its end.
+    """
 
     seq: int = 0
     at_ms: int = 0
     epoch: int = 0
     router: str = ""
-    limits: dict[str, int] = field(default_factory=dict)
+    snapshot: Snapshot | None = None
+    accounts: Accounts = field(default_factory=Accounts)
     tasks: dict[str, Task] = field(default_factory=dict)
     flows: dict[str, Flow] = field(default_factory=dict)
-    in_use: Counter[str] = field(default_factory=Counter)
+    schedules: dict[str, Schedule] = field(default_factory=dict)
     running: Counter[tuple[str, str]] = field(default_factory=Counter)
+    boxes: Counter[str] = field(default_factory=Counter)
+    waiting: Counter[str] = field(default_factory=Counter)
+    dead: OrderedDict[str, tuple[int, Task]] = field(default_factory=OrderedDict)
+    dead_flows: OrderedDict[str, tuple[int, Flow]] = field(default_factory=OrderedDict)
     nonces: OrderedDict[tuple[str, str], tuple[str, int]] = field(default_factory=OrderedDict)
     keys: dict[str, OrderedDict[str, tuple[str, int]]] = field(default_factory=dict)
     merges: dict[str, tuple[str, str, int]] = field(default_factory=dict)
+    answers: dict[str, Answer] = field(default_factory=dict)
     to_expand: dict[tuple[str, str], None] = field(default_factory=dict)
     unreadable: dict[int, str] = field(default_factory=dict)
     finished: Counter[str] = field(default_factory=Counter)
     void: int = 0
     fresh: deque[str] = field(default_factory=deque)
 
-    def digest(self) -> str:
-        """SHA-256 of the whole state, hex: two folds of one prefix have the same one."""
-        return hashlib.sha256(_encoder.encode(self._plain())).hexdigest()
+    def add(self, task: Task) -> None:
+        """A task is live from here on, and waits."""
+        self.tasks[task.id] = task
+        self.waiting[task.tenant] += 1
+        self.fresh.append(task.id)
 
-    def _plain(self) -> list[object]:
-        return [
-            FOLD_VERSION,
-            [self.seq, self.at_ms, self.epoch, self.router],
-            sorted(self.limits.items()),
-            [self.tasks[name] for name in sorted(self.tasks)],
-            [_plain_flow(self.flows[name]) for name in sorted(self.flows)],
-            sorted((key, count) for key, count in self.in_use.items() if count),
-            [list(self.nonces.items()), [(t, list(k.items())) for t, k in self.keys.items()]],
-            sorted(self.merges.items()),
-            sorted(self.to_expand),
-            sorted(self.unreadable.items()),
-            sorted(self.finished.items()),
-            self.void,
-        ]
+    def remove(self, task: Task) -> None:
+        """A task that waits is live no longer."""
+        del self.tasks[task.id]
+        self.stop_waiting(task.tenant)
 
-
-_encoder = msgspec.msgpack.Encoder()
-
-
-def _plain_flow(flow: Flow) -> list[object]:
-    return [
-        [flow.id, flow.tenant, flow.shard, flow.seq, flow.name, flow.output, flow.inputs],
-        [node.step for node in flow.graph.nodes.values()],
-        [
-            [
-                [name, step.total, step.unexpandable],
-                [sorted(step.failures), sorted(step.results.items())],
-            ]
-            for name, step in flow.steps.items()
-        ],
-        flow.open,
-        flow.failure,
-    ]
+    def stop_waiting(self, tenant: str) -> None:
+        """One task of the tenant runs, or has ended."""
+        left = self.waiting[tenant] - 1
+        if left:
+            self.waiting[tenant] = left
+        else:
+            del self.waiting[tenant]

@@ -36,6 +36,11 @@ class Tenure:
         self._heard_self: float | None = None
         self._wants_renewal = False
 
+    @property
+    def leads_on(self) -> bool:
+        """Whether it is the active router, or was until it claimed an epoch anew."""
+        return self.role is Role.LEADER or (self.role is Role.CLAIMING and self.renewed)
+
     def start(self, now: float) -> None:
         """The journal is read to its end: from here on silence counts."""
         self.caught_up = True

@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from callboard import Board, TaskFailed, Update, Workflow, connect
+from callboard import (
+    Board,
+    CommandRefused,
+    Retry,
+    TaskCancelled,
+    TaskExpired,
+    TaskFailed,
+    Update,
+    Workflow,
+    connect,
+)
 from tests.board import Processes, started_processes
 from tests.servers import EVERY_SOURCE, NatsServer
 
@@ -120,6 +130,85 @@ async def test_a_failed_step_ends_the_workflow_after_its_siblings(nats: NatsServ
             await run.result(20)
         empty = await board.run(flow.__class__.load(_written(tmp_path)))
         assert await empty.result(20) == {"sum": 0}
+
+
+async def test_a_task_is_tried_again_as_often_as_its_post_says(nats: NatsServer, tmp_path: Path):
+    async with opened(nats, tmp_path) as (board, _):
+        handle = await board.submit("square", {"n": 13}, retry=Retry(attempts=3, delay=0.05))
+        updates = [update async for update in handle]
+        assert [each.retry_at is not None for each in updates].count(True) == 2
+        with pytest.raises(TaskFailed, match="out of luck"):
+            await handle.result()
+
+
+async def test_a_cancelled_task_ends_and_its_handler_is_stopped(nats: NatsServer, tmp_path: Path):
+    async with opened(nats, tmp_path) as (board, _):
+        handle = await board.submit("wait.for", {"file": str(tmp_path / "never")})
+        async for update in handle:
+            if update.state == "running":
+                await handle.cancel("enough")
+        with pytest.raises(TaskCancelled, match="enough"):
+            await handle.result(20)
+        await handle.cancel("again")  # it has ended: nothing to do
+        with pytest.raises(CommandRefused):
+            await board.cancel(handle.id)
+
+
+async def test_a_redriven_task_has_a_handle_of_its_new_run(nats: NatsServer, tmp_path: Path):
+    async with opened(nats, tmp_path) as (board, _):
+        failed = await board.submit("square", {"n": 13})
+        with pytest.raises(TaskFailed):
+            await failed.result(20)
+        await board.redrive(failed.id, {"n": 12})
+        again = await board.handle(failed.id)
+        assert await again.result(20) == 144
+        assert failed.state == "failed"
+
+
+async def test_a_workflow_waits_for_its_gates_and_can_be_resumed(nats: NatsServer, tmp_path: Path):
+    async with opened(nats, tmp_path) as (board, _):
+        flow = Workflow("asks", inputs={"n": 13})
+        asked = flow.gate("ask", prompt="Really?")
+        flow.step("square", "square", {"n": flow.inputs["n"]}, after=[asked])
+        run = await board.run(flow)
+        await board.approve(run.id, reason="why not")
+        with pytest.raises(TaskFailed, match="out of luck"):
+            await run.result(20)
+        await board.resume(run.id, inputs={"n": 4})
+        again = await board.handle(run.id)
+        assert await again.result(20) == {"square": 16}
+        rejected = await board.run(flow)
+        await board.approve(rejected.id, approved=False)
+        with pytest.raises(TaskFailed, match="Rejected"):
+            await rejected.result(20)
+
+
+async def test_a_workflow_gets_its_signal_also_if_it_comes_early(nats: NatsServer, tmp_path: Path):
+    async with opened(nats, tmp_path) as (board, _):
+        flow = Workflow("paid")
+        listed = flow.step("listed", "list.numbers", {"upto": 1})
+        paid = flow.signal("payment", after=[listed])
+        flow.step("square", "square", {"n": paid["amount"]})
+        run = await board.run(flow, timeout=60)
+        await board.signal(run.id, "payment", {"amount": 5})
+        assert await run.result(20) == {"square": 25}
+
+
+async def test_a_paused_task_starts_only_when_it_is_resumed(nats: NatsServer, tmp_path: Path):
+    async with opened(nats, tmp_path) as (board, _):
+        handle = await board.submit("square", {"n": 3}, delay=0.5)
+        await board.pause(handle.id)
+        with pytest.raises(TimeoutError):
+            await handle.result(1.0)
+        await board.resume(handle.id)
+        assert await handle.result(20) == 9
+
+
+async def test_a_task_that_nobody_starts_in_time_expires(nats: NatsServer, tmp_path: Path):
+    async with opened(nats, tmp_path) as (board, _):
+        handle = await board.submit("nobody.does.this", 1, timeouts={"queue": 0.3})
+        with pytest.raises(TaskExpired):
+            await handle.result(20)
 
 
 def _written(folder: Path) -> Path:

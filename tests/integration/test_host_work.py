@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,8 @@ import pytest
 from callboard_agents import Context, Host, agent
 from callboard_broker.blobs import Blobs
 from callboard_broker.errors import BadInput
-from callboard_broker.wire import NULL, Outcome, encode
+from callboard_broker.posts import NULL
+from callboard_broker.wire import Outcome, encode
 from tests.hosts import SECRET, open_stage
 from tests.servers import NatsServer
 
@@ -218,6 +220,8 @@ async def test_a_beat_says_what_the_host_offers_and_uses(nats: NatsServer):
         assert (beat.host, beat.pool, beat.incarnation) == ("host", "shared", host.incarnation)
         assert [(o.capability, o.slots, o.free) for o in beat.offers] == [("echo", 7, 7)]
         assert beat.pid > 0
+        assert 0 < beat.cpus <= (os.cpu_count() or 1)
+        assert beat.free_mb > 0
         assert beat.node
 
 

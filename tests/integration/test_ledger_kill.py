@@ -23,12 +23,11 @@ from callboard_ledger.aggregate import Aggregator
 from callboard_ledger.audit import read_tail
 from callboard_ledger.directory import LedgerDirectory
 from callboard_ledger.heads import HeadFile
-from callboard_ledger.rows import Flow, Task
 from callboard_ledger.scan import scan
 from callboard_ledger.sqlite_store import SqliteStore
 from callboard_ledger.store import Query
 from callboard_ledger.verify import verify_board
-from tests.ledger_journal import random_journal
+from tests.ledger_journal import plain_row, random_journal
 from tests.servers import NatsServer
 
 _KILLS = 8
@@ -128,24 +127,13 @@ async def check(link: Connection, topology: Topology, directory: Path) -> None:
         store.close()
     assert kept.position == whole.position == _EVENTS
     assert (kept.epoch, kept.void, kept.malformed) == (whole.epoch, whole.void, whole.malformed)
-    rows: list[Task | Flow] = [*whole.tasks.values(), *whole.flows.values()]
-    assert {row.id: plain(row) for row in found} == {row.id: plain(row) for row in rows}
+    rows = [*whole.tasks.values(), *whole.flows.values(), *whole.schedules.values()]
+    assert {row.id: plain_row(row) for row in found} == {row.id: plain_row(row) for row in rows}
     heads = HeadFile(directory).all()
     report = await verify_board(link, topology, heads)
     assert report.findings == []
     assert (report.audited, report.unaudited_tail) == (_EVENTS, 0)
     assert heads[-1].head == (await read_tail(link, topology)).head.hex()
-
-
-def plain(row: Task | Flow) -> dict[str, object]:
-    """What a row says, without what only memory needs."""
-    fields = msgspec.structs.asdict(row)
-    for name in ("dirty", "known", "open"):
-        fields.pop(name, None)
-    for name in ("failure", "error"):
-        if fields.get(name) is not None:
-            fields[name] = fields[name].type
-    return fields
 
 
 async def test_a_stop_by_signal_saves_everything(nats: NatsServer, tmp_path: Path) -> None:

@@ -17,13 +17,21 @@ from callboard_broker.publisher import Publisher
 from callboard_broker.streams import Topology, ensure_streams
 from callboard_broker.subjects import Subjects
 from callboard_broker.wire import (
+    Answered,
     BlobRef,
+    Command,
+    Cron,
     Dispatch,
     Epoch,
+    Failure,
+    Fired,
     FlowRun,
+    Gate,
+    Lost,
     Merged,
     Outcome,
     Post,
+    Retrying,
     Settled,
     Step,
     encode,
@@ -144,7 +152,12 @@ async def test_a_workflow_is_told_with_its_steps_and_each_step_is_a_task(
     nats: NatsServer, tmp_path: Path
 ) -> None:
     async with running(options_of(nats, tmp_path)), opened(nats) as board:
-        run = FlowRun("nightly", [Step("plan", "review"), Step("report", "review", after=["plan"])])
+        steps = [
+            Step(id="plan", capability="review"),
+            Step(id="ok", gate=Gate(prompt="ship it?"), after=["plan"]),
+            Step(id="report", capability="review", after=["ok"]),
+        ]
+        run = FlowRun("nightly", steps)
         flow = str(await board.put(board.subjects.flow("acme", "run"), run))
         step = f"{flow}.plan.0"
         await board.dispatch(step, payload=msgspec.Raw(b"[1,2]"))
@@ -152,11 +165,23 @@ async def test_a_workflow_is_told_with_its_steps_and_each_step_is_a_task(
         assert (answer["kind"], answer["state"], answer["name"]) == ("flow", "running", "nightly")
         assert [(s["id"], s["state"], s["running"]) for s in answer["steps"]] == [
             ("plan", "running", 1),
+            ("ok", "waiting", 0),
             ("report", "waiting", 0),
         ]
+        assert [s["waits"] for s in answer["steps"]] == [None, "steps plan", "steps ok"]
+        pending = await board.status(f"{flow}.ok.0")
+        assert (pending["state"], pending["prompt"]) == ("waiting", "ship it?")
+        assert (await board.status(f"{flow}.ok.1"))["error"]["type"] == "UnknownTask"
         await board.outcome(step, result=msgspec.Raw(b"3"))
         answer = await board.status(step, payload=True)
         assert (answer["payload"], answer["result"], answer["flow"]) == ([1, 2], 3, flow)
+        assert (await board.status(flow))["waits"] == {f"{flow}.ok.0": "approval"}
+        assert (await board.status(f"{flow}.ok.0"))["waits"] == "approval"
+        approved = Settled(
+            f"{flow}.ok.0", board.epoch, "succeeded", result=msgspec.Raw(b'{"approved":true}')
+        )
+        await board.put(board.subjects.run("acme", "settled", 3), approved)
+        assert (await board.status(f"{flow}.ok.0"))["result"] == {"approved": True}
         settled = Settled(flow, board.epoch, "succeeded", result=msgspec.Raw(b"[3]"))
         await board.put(board.subjects.run("acme", "settled", 3), settled)
         answer = await board.status(flow, payload=True)
@@ -202,6 +227,109 @@ async def test_a_list_is_filtered_and_paged(nats: NatsServer, tmp_path: Path) ->
         assert answer["position"] == int(waiting)
 
 
+async def test_what_was_asked_of_a_task_and_how_it_went_is_told_from_the_journal(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    async with running(options_of(nats, tmp_path)), opened(nats) as board:
+        task = await board.post()
+        await board.dispatch(task, why={"reason": "least load"})
+        error = Failure("Boom", "it broke", trace="Traceback ...")
+        await board.outcome(task, error=error, used={"tokens": 3.0})
+        run = board.subjects.run("acme", "retrying", 3)
+        await board.put(run, Retrying(task, 1, board.epoch, 77))
+        second = Dispatch(task, 2, "s2", board.epoch, 3, 0, 20.0)
+        await board.put(board.subjects.dispatch("acme", "shared", "review"), second)
+        await board.put(
+            board.subjects.run("acme", "lost", 3), Lost(task, 2, board.epoch, "gone", "host-1")
+        )
+        failed = Settled(task, board.epoch, "failed", Failure("Lost", "too often"))
+        await board.put(board.subjects.run("acme", "settled", 3), failed)
+        command = Command(task, by="ann", payload=msgspec.Raw(b'{"file":"b.py"}'))
+        redrive = str(await board.put(board.subjects.flow("acme", "redrive"), command))
+        assert (await board.status(redrive))["state"] == "waiting"
+        assert (await board.status(task))["state"] == "failed"
+        assert [row["id"] for row in (await board.ask("list", {"dead": True}))["items"]] == [task]
+        answered = Answered(redrive, board.epoch)
+        await board.put(board.subjects.run("acme", "answered", 3), answered)
+        answer = await board.status(redrive)
+        assert (answer["kind"], answer["verb"], answer["state"]) == (
+            "command",
+            "redrive",
+            "succeeded",
+        )
+        third = Dispatch(task, 3, "s3", board.epoch, 3, 0, 20.0, why={"reason": "again"})
+        await board.put(board.subjects.dispatch("acme", "shared", "review"), third)
+        answer = await board.status(task, payload=True, why=True)
+        assert (answer["state"], answer["generation"], answer["attempt"]) == ("running", 1, 3)
+        assert (answer["payload"], answer["why"]) == ({"file": "b.py"}, {"reason": "again"})
+        assert answer["used"] == {"tokens": 3.0}
+        assert (await board.ask("list", {"dead": True}))["items"] == []
+        history = await board.ask("history", {"id": task, "fresh": True})
+        first, lost, last = history["attempts"]
+        assert (first["state"], first["host"], first["retry_at"]) == ("failed", "host-1", 77)
+        assert first["error"]["trace"] == "Traceback ..."
+        assert first["why"] == {"reason": "least load"}
+        assert (lost["state"], lost["reason"]) == ("lost", "gone")
+        assert last["state"] == "running"
+        assert [(end["state"], end["error"]["type"]) for end in history["ends"]] == [
+            ("failed", "Lost")
+        ]
+        asked = [(said["verb"], said["by"], said["state"]) for said in history["commands"]]
+        assert asked == [("redrive", "ann", "succeeded")]
+        assert history["complete"]
+        elsewhere = await board.ask("history", {"id": task}, "globex")
+        assert elsewhere["error"]["type"] == "UnknownTask"
+
+
+async def test_a_resumed_workflow_is_told_with_its_edited_inputs(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    async with opened(nats) as board:
+        run = FlowRun(
+            "nightly",
+            [Step(id="plan", capability="review")],
+            inputs=msgspec.Raw(b'{"a":1,"b":2}'),
+        )
+        async with running(options_of(nats, tmp_path)):
+            flow = str(await board.put(board.subjects.flow("acme", "run"), run))
+            await board.dispatch(f"{flow}.plan.0")
+            await board.outcome(f"{flow}.plan.0", error=Failure("Boom", "it broke"))
+            for name in (f"{flow}.plan.0", flow):
+                failed = Settled(name, board.epoch, "failed", Failure("Boom", "it broke"))
+                await board.put(board.subjects.run("acme", "settled", 3), failed)
+            assert (await board.status(flow))["state"] == "failed"
+        async with running(options_of(nats, tmp_path)):  # it is known after a restart, too
+            command = Command(flow, payload=msgspec.Raw(b'{"b":3}'))
+            resume = str(await board.put(board.subjects.flow("acme", "resume"), command))
+            answered = Answered(resume, board.epoch)
+            await board.put(board.subjects.run("acme", "answered", 3), answered)
+            answer = await board.status(flow, payload=True)
+            assert (answer["state"], answer["generation"]) == ("running", 1)
+            assert answer["payload"] == {"a": 1, "b": 3}
+            step = await board.status(f"{flow}.plan.0")
+            assert (step["state"], step["attempt"], step["generation"]) == ("waiting", 1, 1)
+
+
+async def test_a_schedule_is_told_with_its_times_and_its_tasks(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    async with running(options_of(nats, tmp_path)), opened(nats) as board:
+        post = Post(payload=msgspec.Raw(b"5"), cron=Cron("0 3 * * *", "Europe/Berlin"))
+        schedule = str(await board.put(board.subjects.task("acme", "review"), post))
+        for number in (0, 1):
+            fired = Fired(schedule, board.epoch, number, 99 + number)
+            await board.put(board.subjects.run("acme", "fired", 3), fired)
+        answer = await board.status(schedule, payload=True)
+        assert (answer["kind"], answer["expression"]) == ("schedule", "0 3 * * *")
+        assert (answer["number"], answer["next_at"], answer["payload"]) == (1, 100, 5)
+        task = await board.status(answer["last"], payload=True)
+        assert (task["schedule"], task["state"], task["payload"]) == (schedule, "waiting", 5)
+        listed = await board.ask("list", {"kind": "schedule"})
+        assert [row["id"] for row in listed["items"]] == [schedule]
+        listed = await board.ask("list", {"flow": schedule, "capability": "review"})
+        assert [row["id"] for row in listed["items"]] == [f"{schedule}.cron.1"]
+
+
 async def test_a_fresh_answer_knows_everything_that_was_stored_before_the_question(
     nats: NatsServer, tmp_path: Path
 ) -> None:
@@ -243,6 +371,7 @@ async def test_rubbish_in_the_journal_stops_nothing(nats: NatsServer, tmp_path: 
         refused = str(await board.put(f"{prefix}.task.acme.review", b"\xff{"))
         for subject in ("task.ACME.x", "run.acme.outcome.9", "run.epoch", "flow.acme.run", "run.x"):
             await board.put(f"{prefix}.{subject}", b"[" * 1_000)
+        await board.begin_epoch()  # an epoch that nobody can read ends the one before it, too
         assert (await board.status(await board.run_task()))["state"] == "succeeded"
         assert (await board.status(refused, payload=True))["error"]["type"] == "BadInput"
         assert (await board.position())["malformed"] == 6

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 import uvloop
 
@@ -18,6 +19,7 @@ from callboard_broker.wire import Epoch, encode
 from callboard_ledger.heads import HeadFile
 from callboard_ledger.serve import LedgerOptions, run_ledger
 from callboard_ledger.verify import VerifyReport, verify_board
+from callboard_ledger.views import PositionView
 from tests.nats_blocks import Forged, forge
 from tests.servers import NatsServer
 
@@ -43,15 +45,24 @@ class Board:
             await ready.wait()
             async with open_link(self.nats.url, name="test") as link, Publisher(link) as publisher:
                 subjects = self.topology.subjects
-                await publisher.put(subjects.epoch, encode(Epoch("router-1", 1)))
+                last = await publisher.put(subjects.epoch, encode(Epoch("router-1", 1)))
                 for number in range(2, events + 1):
                     marked = number == _TARGET
-                    await publisher.put(
+                    last = await publisher.put(
                         subjects.task("acme", "mark-subject" if marked else "review"),
                         b'{"payload":"mark-payload"}' if marked else b'{"payload":%d}' % number,
                         headers=_HEADERS if marked else b"",
                     )
+                await self._audited(link, last)
             stop.set()
+
+    async def _audited(self, link: Connection, last: int) -> None:
+        """Return once the ledger has audited the event `last`, or refuses to go on."""
+        while True:
+            reply = await link.request(self.topology.subjects.ask("all", "position"), b"{}")
+            answer = msgspec.json.decode(reply.data, type=PositionView)
+            if answer.audited >= last or answer.audit_problem is not None:
+                return
 
     async def verify(self) -> VerifyReport:
         async with open_link(self.nats.url, name="auditor") as link:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from callboard_agents import Context, agent
+from callboard_agents import Context, HostOptions, agent
+from callboard_agents.lane import Lane
 from callboard_broker.errors import BadInput
+from callboard_broker.wire import Beat, Offer, decode_beat, encode
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -21,7 +23,16 @@ class Source:
     text: str
 
 
-@agent("review.python", timeout=60, memory_mb=512, cpu=1.5, slots=4, version="1.2")
+@agent(
+    "review.python",
+    timeout=60,
+    memory_mb=512,
+    cpu=1.5,
+    slots=4,
+    version="1.2",
+    specialization=["security", "sql"],
+    labels={"region": "eu"},
+)
 def review(source: Source, ctx: Context) -> str:
     """Review."""
     return f"{source.text} {ctx.task}"
@@ -40,6 +51,38 @@ def test_an_agent_is_still_the_function():
 def test_an_agent_says_what_it_declared():
     assert (review.capability, review.name, review.version) == ("review.python", "review", "1.2")
     assert (review.timeout, review.slots, review.memory_mb, review.cpu) == (60, 4, 512, 1.5)
+    assert review.specialization == ("security", "sql")
+    assert review.labels == {"region": "eu"}
+
+
+def test_a_beat_offers_what_an_agent_declared_within_the_bounds_of_a_beat():
+    def x() -> None: ...
+
+    x.__name__ = "x" * 1_000
+    plain = agent("plain")(x)
+    options = HostOptions(url="nats://nowhere", name="host-1")
+    offers = [Lane(each, options, bool).offer(closed=False) for each in (review, plain)]
+    beat = decode_beat(encode(Beat("host-1", "i", "shared", offers)))
+    assert beat.offers[0] == Offer(
+        "review.python",
+        4,
+        4,
+        agent="review",
+        version="1.2",
+        specialization=["security", "sql"],
+        labels={"region": "eu"},
+        cpu=1.5,
+        memory_mb=512,
+    )
+    assert beat.offers[1].agent == "x" * 128
+
+
+def test_a_host_whose_name_is_a_number_is_refused():
+    for name in ("7", "255", "Host", "a.b"):
+        with pytest.raises(BadInput) as refused:
+            HostOptions(url="nats://nowhere", name=name)
+        assert refused.value.field == "name"
+    assert HostOptions(url="nats://nowhere").name
 
 
 def test_an_async_function_runs_inline_and_a_plain_one_in_a_thread():
@@ -147,6 +190,17 @@ def test_an_annotation_that_exists_only_for_the_type_checker_may_stand_at_the_re
         ("timeout", {"timeout": float("nan")}),
         ("memory_mb", {"memory_mb": 0}),
         ("cpu", {"cpu": "1"}),
+        ("name", {"name": ""}),
+        ("name", {"name": "x" * 129}),
+        ("version", {"version": 1.2}),
+        ("version", {"version": "1" * 65}),
+        ("specialization", {"specialization": "security"}),
+        ("specialization", {"specialization": ["a", 3]}),
+        ("specialization", {"specialization": ["a"] * 33}),
+        ("specialization", {"specialization": ["a\nb"]}),
+        ("labels", {"labels": ["region"]}),
+        ("labels", {"labels": {"": "eu"}}),
+        ("labels.region", {"labels": {"region": 3}}),
     ],
 )
 def test_a_wrong_declaration_names_its_field(field: str, given: dict[str, Any]):

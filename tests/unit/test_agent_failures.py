@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from callboard_agents.failures import failure_of
+from callboard_agents import GiveUp
+from callboard_agents.failures import cancelled, failure_of
 from callboard_broker.errors import BadInput
 from callboard_broker.wire import Failure
 
@@ -48,3 +49,33 @@ def test_a_message_that_is_no_text_or_raises_itself_can_still_be_written():
 
     assert "RuntimeError" in caught(Rude()).message
     assert msgspec.json.encode(caught(ValueError("\udc80")))
+
+
+def test_an_error_says_by_itself_whether_a_retry_could_help():
+    class Closed(Exception):
+        retry = False
+
+    class Throttled(Exception):
+        def __init__(self, retry_after: object) -> None:
+            self.retry_after = retry_after
+
+    class Rude(Exception):
+        @property
+        def retry(self) -> bool:
+            raise RuntimeError("no")
+
+    assert caught(GiveUp("closed")).final
+    assert caught(Closed()).final
+    assert not caught(ValueError()).final
+    assert not caught(Rude()).final
+    assert caught(Throttled(2)).retry_after == 2
+    assert caught(Throttled(-1)).retry_after == 0
+    for nonsense in ("soon", True, float("nan"), None):
+        assert caught(Throttled(nonsense)).retry_after is None
+    assert not caught(Throttled(2)).final
+
+
+def test_a_cancellation_is_final_and_says_why():
+    assert cancelled("by ada") == Failure("Cancelled", "by ada", final=True)
+    assert cancelled("").message == "cancelled"
+    assert len(cancelled("x" * 10_000).message) == 2_000

@@ -8,14 +8,18 @@ from dataclasses import replace
 import pytest
 from msgspec import Raw
 
-from callboard_broker.wire import Beat, Budget, Dispatch, Failure, Settled
-from callboard_router import budget
-from callboard_router.decide import Policy
+from callboard_broker.wire import Beat, Budget, Dispatch, Failure, Limit, Settled
+from callboard_router.desk import Policy
 from callboard_router.engine import ROUTERS
-from callboard_router.state import State
 from tests.simulation.leader import Leader
 
-LIMITS = {"global": 4, "tenant": 3, "tenant/blue": 1}
+
+def at_once(**most: int) -> dict[str, Limit]:
+    """Budgets that limit nothing but concurrency; `__` stands for `/`."""
+    return {key.replace("__", "/"): Limit(concurrency=number) for key, number in most.items()}
+
+
+LIMITS = at_once(**{"global": 4, "tenant": 3, "tenant__blue": 1})
 
 
 @pytest.fixture
@@ -28,18 +32,6 @@ def leader() -> Leader:
 def running(leader: Leader) -> Counter[str]:
     tasks = leader.engine.state.tasks.values()
     return Counter(task.tenant for task in tasks if task.life.state == "running")
-
-
-def test_a_tenant_without_an_entry_of_its_own_has_the_default():
-    assert budget.limit(LIMITS, "tenant/acme") == 3
-    assert budget.limit(LIMITS, "tenant/blue") == 1
-    assert budget.limit({}, "tenant/acme") == 0
-
-
-def test_room_counts_what_is_reserved_for_dispatches_under_way():
-    state = State(limits=LIMITS)
-    state.in_use["global"] = 1
-    assert budget.room(state, Counter({"global": 2}), "global") == 1
 
 
 def test_nothing_is_dispatched_before_the_limits_stand_in_the_journal():
@@ -80,7 +72,7 @@ def test_what_is_under_way_is_not_dispatched_again_and_holds_its_tokens(leader: 
 def test_after_a_decrease_nothing_is_dispatched_until_the_use_fits(leader: Leader):
     names = [leader.post() for _ in range(5)]
     leader.turn()
-    lower = {"global": 1, "tenant": 1}
+    lower = at_once(**{"global": 1, "tenant": 1})
     leader.engine.desk.policy = replace(leader.engine.desk.policy, limits=lower)
     events = leader.turn()
     assert [type(event) for event in events] == [Budget]
@@ -123,7 +115,7 @@ def test_inside_a_tenant_priority_goes_first_and_then_age(leader: Leader):
 
 
 def test_a_queue_gets_no_more_than_its_hosts_can_hold():
-    leader = Leader(Policy(limits={"global": 50, "tenant": 50})).lead()
+    leader = Leader(Policy(limits=at_once(**{"global": 50, "tenant": 50}))).lead()
     leader.host("h", "plan", slots=2)
     for _ in range(9):
         leader.post()
@@ -175,7 +167,7 @@ def test_values_of_earlier_steps_are_put_into_the_payload(leader: Leader):
     assert isinstance(settled, Settled)
     assert isinstance(settled.result, Raw)
     assert (settled.state, bytes(settled.result)) == ("succeeded", b'{"out":"done"}')
-    assert not leader.engine.desk.agenda.values._found, "its values are dropped"
+    assert not leader.engine.desk.agenda.values._flows, "its values are dropped"
 
 
 def test_a_long_result_is_fetched_before_what_needs_it_is_dispatched(leader: Leader):
@@ -223,3 +215,27 @@ def test_a_path_that_is_not_there_fails_the_step_and_says_what_is(leader: Leader
     settled = next(event for event in leader.turn() if isinstance(event, Settled))
     assert settled.error is not None
     assert settled.error.message == "a has no 'x': it holds an object with z"
+
+
+def test_tasks_that_ask_for_certain_agents_wait_apart_and_go_when_these_have_room(leader: Leader):
+    leader.engine.desk.policy = replace(
+        leader.engine.desk.policy, limits=at_once(**{"global": 50, "tenant": 50})
+    )
+    gpu = {"needs": {"labels": {"gpu": "yes"}}}
+    picky = [leader.post(**gpu) for _ in range(3)]
+    alone = [leader.post(needs={"avoid": ["h"]}) for _ in range(3)]
+    plain = [leader.post() for _ in range(3)]
+    leader.turn()
+    assert set(leader.dispatched) == set(plain)
+    leader.host("g", "plan", slots=2, labels={"gpu": "yes"})
+    waiting = {*picky, *alone}
+    while waiting:
+        leader.now += 0.5
+        leader.beat()
+        leader.turn()
+        done = waiting & set(leader.dispatched)
+        assert 1 <= len(done) <= 4, "what has ended since the last beat makes room as well"
+        assert {leader.dispatched[name].host for name in done} == {"g"}
+        for name in done:
+            leader.finish(name)
+        waiting -= done

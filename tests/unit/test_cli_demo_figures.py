@@ -18,6 +18,7 @@ from callboard_broker.wire import (
     Expanded,
     Failure,
     FlowRun,
+    Limit,
     Lost,
     Outcome,
     encode,
@@ -58,7 +59,7 @@ def journal() -> Journal:
     flow.step("join", "x", {"parts": parts})
     journal = Journal()
     journal.add(1000, SUBJECTS.flow("demo", "run"), flow.spec())
-    journal.event(1000, "budget", Budget(1, {"global": 2}))
+    journal.event(1000, "budget", Budget(1, {"global": Limit(concurrency=2)}))
     journal.dispatch(1001, "1.plan.0")
     journal.outcome(1010, "1.plan.0", (1002, 1009))
     journal.event(1011, "expanded", Expanded("1", "part", 1, 3))

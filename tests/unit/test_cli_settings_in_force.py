@@ -11,6 +11,7 @@ from callboard.cli.agents import host_options
 from callboard.cli.ledger import ledger_options
 from callboard.cli.router import router_options
 from callboard.connecting import Place, locate
+from callboard_broker.posts import Retry
 
 
 @pytest.fixture(autouse=True)
@@ -62,10 +63,27 @@ def test_a_router_is_started_with_its_settings():
             router__unresolved_seconds=8.0,
             workflow__max_items=99,
             journal__replicas=3,
+            queue__ageing_seconds=3.0,
+            retry__attempts=4,
+            retry__delay=0.5,
+            retry__factor=3.0,
+            retry__max_delay=60.0,
+            score__load=5.0,
+            rules=[{"capability": "review.*", "prefer": {"zone": "eu"}}],
         )
     )
     policy, timing = options.policy, options.policy.timing
-    assert policy.limits == {"global": 50, "tenant": 5, "tenant/acme": 3}
+    assert {key: limit.concurrency for key, limit in policy.limits.items()} == {
+        "global": 50,
+        "tenant": 5,
+        "tenant/acme": 3,
+    }
+    assert policy.retry == Retry(attempts=4, delay=0.5, factor=3.0, max_delay=60.0)
+    assert policy.ageing == 3.0
+    assert policy.routing.weights.load == 5.0
+    rule = policy.routing.rule("acme", "review.python")
+    assert rule is not None
+    assert rule.prefer == {"zone": "eu"}
     assert policy.pools == {"acme": "gpu", "globex": "gpu"}
     assert (timing.beat, timing.suspect, timing.lease, timing.start) == (0.5, 2.0, 9.0, 6.0)
     assert (policy.lost_limit, policy.standby, policy.unresolved) == (4, 1.5, 8.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from callboard_broker.wire import Failure
-from callboard_router.state import INLINE
+from callboard_router.flow import INLINE
 from tests.simulation.story import Story
 
 
@@ -107,13 +107,6 @@ def test_a_workflow_that_cannot_run_waits_to_be_failed(story: Story):
     assert failure is not None
     assert (failure.field, "cycle" in failure.message) == ("steps", True)
     assert not story.state.flows
-
-
-def test_a_command_that_does_not_exist_is_refused_by_name(story: Story):
-    story.store("cb.flow.acme.dance", b"{}")
-    failure = story.state.tasks[story.last].life.failure
-    assert failure is not None
-    assert (failure.field, "dance" in failure.message) == ("verb", True)
 
 
 def test_an_ended_workflow_is_named_once_more_so_that_its_values_are_dropped(story: Story):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from callboard_broker.errors import BadInput, TooLarge
-from callboard_broker.graph import Graph, chart
+from callboard_broker.graph import MAX_NESTING, Graph, chart, downstream, upstream
 from callboard_broker.wire import FlowRun, Ref, Step, decode_flow_run
 
 
@@ -89,6 +89,65 @@ def test_a_step_that_follows_a_list_may_also_need_all_of_it():
         ([{"id": "a", "each": {"from": "b"}}], "steps[0].each", "no step 'b'"),
         ([{"id": "a", "each": {"from": "item"}}], "steps[0].each", "cannot be the list"),
         ([{"id": "a", "after": ["a"]}], "steps", "a cycle: a -> a"),
+        ([{"id": "undo"}], "steps[0].id", "reserved"),
+        ([{"id": "a", "capability": ""}], "steps[0].capability", "or a gate, or a workflow"),
+        ([{"id": "a", "gate": {}}], "steps[0].capability", "a gate is not work"),
+        (
+            [{"id": "a", "capability": "", "gate": {}, "flow": {"steps": [{"id": "x"}]}}],
+            "steps[0].flow",
+            "make two steps of it",
+        ),
+        (
+            [{"id": "a", "flow": {"steps": [{"id": "x", "capability": "c"}]}}],
+            "steps[0].capability",
+            "a step with a workflow is not work",
+        ),
+        (
+            [{"id": "a", "capability": "", "gate": {}, "budgets": ["x"]}],
+            "steps[0].budgets",
+            "it has no budgets",
+        ),
+        (
+            [{"id": "a", "capability": "", "gate": {"kind": "signal"}}],
+            "steps[0].gate.signal",
+            "names it",
+        ),
+        (
+            [{"id": "a", "capability": "", "gate": {"signal": "x"}}],
+            "steps[0].gate.signal",
+            "no other does",
+        ),
+        ([{"id": "a", "join": "any"}], "steps[0].join", "'any' of nothing"),
+        ([{"id": "a"}, {"id": "b", "after": ["a"], "join": 2}], "steps[1].join", "only 1 steps"),
+        ([{"id": "a", "when": {"value": 3}}], "steps[0].when.value", "a reference"),
+        ([{"id": "a", "when": {"from": "b"}}], "steps[0].when", "no step 'b'"),
+        ([{"id": "a", "when": {"from": "item"}}], "steps[0].when", "`each`"),
+        (
+            [{"id": "a", "compensate": {"capability": "Bad"}}],
+            "steps[0].compensate.capability",
+            "'Bad'",
+        ),
+        (
+            [{"id": "a", "compensate": {"capability": "c", "payload": {"from": "b"}}}],
+            "steps[0].compensate.payload",
+            "no step 'b'",
+        ),
+        (
+            [{"id": "a", "capability": "", "flow": {"steps": [{"id": "x"}]}}],
+            "steps[0].flow.steps[0].capability",
+            "or a gate, or a workflow",
+        ),
+        (
+            [
+                {
+                    "id": "a",
+                    "capability": "",
+                    "flow": {"steps": [{"id": "x", "capability": "c", "after": ["x"]}]},
+                }
+            ],
+            "steps[0].flow.steps",
+            "a cycle: x -> x",
+        ),
     ],
 )
 def test_what_cannot_run_is_refused_with_the_field_that_must_change(
@@ -144,3 +203,74 @@ def test_fan_outs_that_follow_each_other_without_end_are_refused_by_name():
     with pytest.raises(TooLarge) as caught:
         chart(FlowRun(name="chain", steps=steps))
     assert caught.value.field.endswith(".each")
+
+
+def test_a_condition_makes_its_steps_come_first():
+    found = graph({"id": "a"}, {"id": "b", "when": {"value": {"from": "a"}, "equals": 1}})
+    assert found.nodes["b"].needs == {"a"}
+
+
+def test_the_list_of_a_fan_out_must_be_there_whatever_the_join_says():
+    found = graph(
+        {"id": "a"},
+        {"id": "b"},
+        {"id": "c", "each": {"from": "a", "path": "list"}, "after": ["b"], "join": "best_effort"},
+    )
+    assert (found.nodes["c"].needs, found.nodes["c"].strict) == ({"a", "b"}, {"a"})
+    assert [name for name, node in found.nodes.items() if node.tolerated] == ["b"]
+
+
+def test_a_step_is_tolerated_if_all_that_depends_on_it_tolerates_it():
+    found = graph(
+        {"id": "a"},
+        {"id": "b"},
+        {"id": "c", "after": ["a", "b"], "join": "any"},
+        {"id": "d", "after": ["b"]},
+    )
+    assert [name for name, node in found.nodes.items() if node.tolerated] == ["a"]
+
+
+def test_how_many_elements_a_fan_out_has_is_not_known_at_the_post():
+    found = graph({"id": "a", "each": {"from": "inputs"}}, {"id": "b", "after": ["a"], "join": 7})
+    assert found.nodes["b"].chooses
+
+
+def test_what_comes_before_and_after_a_step_is_found_however_far():
+    found = graph(
+        {"id": "a"}, {"id": "b", "after": ["a"]}, {"id": "c", "after": ["b"]}, {"id": "d"}
+    )
+    assert downstream(found, ["b"]) == {"b", "c"}
+    assert upstream(found, ["b"]) == {"a", "b"}
+
+
+def nested(levels: int) -> dict[str, Any]:
+    step: dict[str, Any] = {"id": "x", "capability": "c"}
+    for _ in range(levels):
+        step = {"id": "x", "capability": "", "flow": {"steps": [step]}}
+    return step
+
+
+def test_workflows_inside_workflows_are_charted_down_to_a_bound():
+    found = graph(nested(MAX_NESTING)).nodes["x"]
+    for _ in range(MAX_NESTING):
+        assert found.graph is not None
+        found = found.graph.nodes["x"]
+    assert found.graph is None
+    with pytest.raises(TooLarge) as caught:
+        graph(nested(MAX_NESTING + 1))
+    assert caught.value.field == "steps"
+
+
+def test_the_steps_of_all_levels_are_counted_together():
+    inner = {"id": "a", "capability": "", "flow": {"steps": [{"id": "x", "capability": "c"}] * 9}}
+    with pytest.raises(TooLarge) as caught:
+        graph(inner, max_steps=9)
+    assert "10 steps" in caught.value.reason
+
+
+def test_a_thousand_steps_that_each_name_many_are_charted_quickly():
+    steps = [
+        {"id": f"s{n}", "after": [f"s{back}" for back in range(max(0, n - 50), n)]}
+        for n in range(1000)
+    ]
+    assert len(graph(*steps).nodes) == 1000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,14 @@ import pytest
 from callboard_broker.record import Record
 from callboard_broker.wire import Failure
 from callboard_ledger.aggregate import Aggregator
-from callboard_ledger.rows import Flow, Task
+from callboard_ledger.dead import DEAD_WINDOW_MS, Dead
+from callboard_ledger.rows import Flow, Schedule, Task
 from callboard_ledger.sqlite_store import SqliteStore
 from callboard_ledger.store import Query
-from tests.ledger_journal import SUBJECTS, Scribe, fan_out, random_journal
-
-CAPABILITIES = {"plan": "planner", "build": "builder", "check": "checker", "report": "writer"}
+from callboard_ledger.viewing import view
+from callboard_ledger.views import FlowView
+from tests.ledger_journal import SUBJECTS, Scribe, fan_out, nested, plain_row, random_journal
+from tests.naive_ledger import NaiveFold
 
 
 def folded(scribe: Scribe) -> Aggregator:
@@ -131,9 +132,9 @@ def test_a_repeated_post_is_no_task_of_its_own() -> None:
 def test_a_step_appears_with_its_first_dispatch_and_counts_in_its_workflow() -> None:
     scribe = begun()
     flow = scribe.flow(*fan_out())
-    row = folded(scribe).flows[int(flow)]
+    row = folded(scribe).flows[flow]
     assert row.state == "waiting"
-    assert [(step.id, step.total) for step in row.steps.values()] == [
+    assert [(step.plan.id, step.total) for step in row.steps.values()] == [
         ("plan", 1),
         ("build", None),
         ("check", None),
@@ -141,10 +142,10 @@ def test_a_step_appears_with_its_first_dispatch_and_counts_in_its_workflow() -> 
     ]
     scribe.dispatch(f"{flow}.plan.0")
     aggregator = folded(scribe)
-    assert aggregator.flows[int(flow)].state == "running"
+    assert aggregator.flows[flow].state == "running"
     step = aggregator.tasks[f"{flow}.plan.0"]
     assert (step.capability, step.step, step.idx, step.post_seq) == ("planner", "plan", 0, None)
-    assert aggregator.flows[int(flow)].steps["plan"].running == 1
+    assert aggregator.flows[flow].steps["plan"].running == 1
 
 
 def test_a_fan_out_that_was_expanded_gives_its_number_to_what_follows_it() -> None:
@@ -156,7 +157,7 @@ def test_a_fan_out_that_was_expanded_gives_its_number_to_what_follows_it() -> No
     scribe.outcome(f"{flow}.build.2")
     scribe.dispatch(f"{flow}.check.2")
     scribe.settled(f"{flow}.build.1")
-    steps = folded(scribe).flows[int(flow)].steps
+    steps = folded(scribe).flows[flow].steps
     build, check = steps["build"], steps["check"]
     assert (build.total, build.waiting, build.succeeded, build.failed) == (3, 1, 1, 1)
     assert (check.total, check.waiting, check.running) == (3, 2, 1)
@@ -168,10 +169,10 @@ def test_a_workflow_ends_only_after_its_steps() -> None:
     flow = scribe.flow(*fan_out())
     scribe.dispatch(f"{flow}.plan.0")
     scribe.settled(flow, "failed")
-    assert folded(scribe).flows[int(flow)].state == "running"
+    assert folded(scribe).flows[flow].state == "running"
     scribe.outcome(f"{flow}.plan.0")
     scribe.settled(flow, "succeeded")
-    assert folded(scribe).flows[int(flow)].state == "succeeded"
+    assert folded(scribe).flows[flow].state == "succeeded"
 
 
 def test_a_step_that_left_memory_cannot_be_dispatched_anew() -> None:
@@ -212,35 +213,138 @@ def test_a_dispatch_of_an_id_that_nobody_could_have_given_is_void(task: str) -> 
     assert aggregator.void == 1
 
 
+def test_losses_that_nobody_began_and_errors_that_were_retried_count_apart() -> None:
+    scribe = begun()
+    task = scribe.post()
+    scribe.dispatch(task, host="host-2")
+    assert folded(scribe).tasks[task].host == "host-2"
+    scribe.lost(task, started=False)
+    scribe.dispatch(task, 2)
+    scribe.outcome(task, 2, error=Failure("Boom", "it broke"), used={"tokens": 7.0})
+    scribe.retrying(task, 2, at=77)
+    row = folded(scribe).tasks[task]
+    assert (row.lost, row.unstarted, row.errors, row.not_before) == (0, 1, 1, 77)
+    assert (row.state, row.failure, row.used) == ("waiting", None, {"tokens": 7.0})
+
+
+def test_the_cost_of_a_lost_attempt_counts_once_when_it_comes_late() -> None:
+    scribe = begun()
+    task = scribe.post()
+    scribe.dispatch(task)
+    scribe.lost(task)
+    for secret in ("forged", "s1", "s1"):
+        scribe.outcome(task, secret=secret, used={"tokens": 3.0})
+    assert folded(scribe).tasks[task].used == {"tokens": 3.0}
+
+
+def test_a_redrive_that_is_refused_or_not_answered_changes_nothing() -> None:
+    scribe = begun()
+    task = scribe.post()
+    scribe.settled(task)
+    command = scribe.command("redrive", task)
+    assert folded(scribe).tasks[task].state == "failed"
+    scribe.answered(command, Failure("Conflict", "no"))
+    scribe.dispatch(task)
+    aggregator = folded(scribe)
+    assert (aggregator.tasks[task].state, aggregator.void) == ("failed", 1)
+
+
+def test_a_repeated_command_is_carried_out_once() -> None:
+    scribe = begun()
+    task = scribe.post()
+    scribe.settled(task)
+    first, again = scribe.command("redrive", task), scribe.command("redrive", task)
+    scribe.answered(first)
+    scribe.merged(again, first)
+    scribe.settled(task)
+    aggregator = folded(scribe)
+    assert (aggregator.tasks[task].state, aggregator.tasks[task].generation) == ("failed", 1)
+    assert aggregator.changes().merges[0].same_as == first
+
+
+def test_a_cancelled_workflow_asks_all_that_lives_in_it_to_end() -> None:
+    scribe = begun()
+    flow = scribe.flow(*nested())
+    scribe.dispatch(f"{flow}.plan.0")
+    child = scribe.spawn(f"{flow}.plan.0")
+    scribe.answered(scribe.command("cancel", flow, by="ann"))
+    aggregator = folded(scribe)
+    asked = [aggregator.flows[flow], *(aggregator.tasks[n] for n in (f"{flow}.plan.0", child))]
+    assert {row.cancel for row in asked} == {"cancelled by ann"}
+    assert (aggregator.tasks[child].parent, aggregator.tasks[child].flow) == (
+        f"{flow}.plan.0",
+        flow,
+    )
+
+
+def test_only_the_current_attempt_may_spawn() -> None:
+    scribe = begun()
+    task = scribe.post()
+    scribe.dispatch(task)
+    scribe.lost(task)
+    child = scribe.spawn(task)
+    row = folded(scribe).tasks[child]
+    assert row.failure is not None
+    assert (row.failure.type, row.parent) == ("Fenced", None)
+
+
+def test_a_workflow_says_which_gates_wait_and_what_the_other_steps_wait_for() -> None:
+    scribe = begun()
+    flow = scribe.flow(*nested())
+    scribe.dispatch(f"{flow}.plan.0")
+    scribe.outcome(f"{flow}.plan.0")
+    scribe.entered(f"{flow}.sub.0")
+    shown = view(folded(scribe).flows[flow])
+    assert isinstance(shown, FlowView)
+    assert [(step.id, step.state, step.waits) for step in shown.steps] == [
+        ("plan", "succeeded", None),
+        ("sub", "running", None),
+        ("ask", "waiting", "steps sub"),
+        ("ship", "waiting", "steps ask"),
+    ]
+    scribe.settled(f"{flow}.sub.0", "succeeded")
+    shown = view(folded(scribe).flows[flow])
+    assert isinstance(shown, FlowView)
+    assert shown.waits == {f"{flow}.ask.0": "approval"}
+    assert shown.steps[2].prompt == "ship it?"
+    scribe.skipped(f"{flow}.ask.0")
+    aggregator = folded(scribe)
+    shown = view(aggregator.flows[flow])
+    assert isinstance(shown, FlowView)
+    assert [(step.state, step.skipped) for step in shown.steps[2:]] == [("cancelled", 1)] * 2
+    row = aggregator.tasks[f"{flow}.ask.0"]
+    assert (row.state, row.failure) == ("cancelled", Failure("Skipped", "no need"))
+
+
+def test_the_dead_are_forgotten_by_age_and_by_number() -> None:
+    gone: list[str] = []
+    dead: Dead[Task] = Dead(2, lambda row: gone.append(row.id))
+    for number in range(4):
+        dead.bury(Task(id=str(number), state="failed"), number)
+    assert gone == ["0", "1"]
+    dead.bury(Task(id="9", state="failed"), DEAD_WINDOW_MS + 2)
+    assert gone == ["0", "1", "2"]
+    assert dead.get("3") is not None
+
+
 @pytest.mark.parametrize("seed", range(25))
 def test_the_state_equals_an_independent_fold_across_saves_and_restarts(
     seed: int, tmp_path: Path
 ) -> None:
-    journal = random_journal(seed, 1_200)
-    store = SqliteStore(tmp_path / "ledger.db", stream="JOURNAL")
-    aggregator = Aggregator(SUBJECTS)
-    for number, record in enumerate(journal):
-        aggregator.apply(record)
-        if number % (seed + 3) == 0:
-            changes = aggregator.changes()
-            store.save(changes)
-            aggregator.saved(changes)
-        if number % 97 == seed:  # killed: what was not saved is folded again
-            store.close()
-            store = SqliteStore(tmp_path / "ledger.db", stream="JOURNAL")
-            aggregator = Aggregator(SUBJECTS)
-            aggregator.restore(store.load())
-            for again in journal[aggregator.position : number + 1]:
-                aggregator.apply(again)
-    store.save(aggregator.changes())
+    journal = random_journal(seed, 1_200, resume=False)
+    store = _fold_with_kills(journal, seed, tmp_path / "ledger.db")
     found = store.find(Query(limit=10_000))
     naive = NaiveFold()
     for record in journal:
         naive.apply(record)
     tasks = {row.id: seen_task(row) for row in found if isinstance(row, Task)}
     flows = {row.id: seen_flow(row) for row in found if isinstance(row, Flow)}
+    for row in naive.tasks.values():
+        row.pop("skipped", None)
     assert tasks == naive.tasks
     assert flows == naive.flows
+    schedules = {row.id: (row.state, row.number) for row in found if isinstance(row, Schedule)}
+    assert schedules == {n: (row["state"], row["number"]) for n, row in naive.schedules.items()}
     assert {seq for seq in naive.merges if store.merge(seq) is None} == set()
     assert {row.id for row in store.find(Query(state="running", limit=10_000))} == {
         name for name, row in (naive.tasks | naive.flows).items() if row["state"] == "running"
@@ -250,18 +354,48 @@ def test_the_state_equals_an_independent_fold_across_saves_and_restarts(
     store.close()
 
 
+@pytest.mark.parametrize("seed", range(25))
+def test_the_state_does_not_depend_on_when_it_was_saved(seed: int, tmp_path: Path) -> None:
+    journal = random_journal(seed, 1_200)
+    store = _fold_with_kills(journal, seed, tmp_path / "ledger.db")
+    whole = Aggregator(SUBJECTS)
+    for record in journal:
+        whole.apply(record)
+    rows = [*whole.tasks.values(), *whole.flows.values(), *whole.schedules.values()]
+    found = store.find(Query(limit=10_000))
+    assert {row.id: plain_row(row) for row in found} == {row.id: plain_row(row) for row in rows}
+    kept = store.load()
+    assert (kept.epoch, kept.void, kept.malformed) == (whole.epoch, whole.void, whole.malformed)
+    store.close()
+
+
+def _fold_with_kills(journal: list[Record], seed: int, path: Path) -> SqliteStore:
+    """Save now and then, and begin again from what was saved."""
+    store = SqliteStore(path, stream="JOURNAL")
+    aggregator = Aggregator(SUBJECTS)
+    for number, record in enumerate(journal):
+        aggregator.apply(record)
+        if number % (seed % 7 + 2) == 0:
+            changes = aggregator.changes()
+            store.save(changes)
+            aggregator.saved(changes)
+        if number % 97 == seed:  # killed: what was not saved is folded again
+            store.close()
+            store = SqliteStore(path, stream="JOURNAL")
+            aggregator = Aggregator(SUBJECTS)
+            aggregator.restore(store.load())
+            for again in journal[aggregator.position : number + 1]:
+                aggregator.apply(again)
+    store.save(aggregator.changes())
+    return store
+
+
 def seen_task(row: Task) -> dict[str, Any]:
+    names = "tenant state attempt lost unstarted errors generation secret host dispatch_seq end_seq"
     return {
-        "tenant": row.tenant,
-        "state": row.state,
-        "attempt": row.attempt,
-        "lost": row.lost,
-        "secret": row.secret,
+        **{name: getattr(row, name) for name in [*names.split(), "capability", "parent"]},
         "failed": row.failure is not None,
-        "host": row.host,
-        "dispatch_seq": row.dispatch_seq,
-        "end_seq": row.end_seq,
-        "capability": row.capability,
+        "used": sum((row.used or {}).values()),
     }
 
 
@@ -270,147 +404,8 @@ def seen_flow(row: Flow) -> dict[str, Any]:
         "tenant": row.tenant,
         "state": row.state,
         "end_seq": row.end_seq,
-        "steps": {s.id: [s.total, s.running, s.succeeded, s.failed] for s in row.steps.values()},
+        "steps": {
+            s.plan.id: [s.total, s.running, s.succeeded, s.failed, s.cancelled, s.skipped]
+            for s in row.steps.values()
+        },
     }
-
-
-class NaiveFold:
-    """PROTOCOL.md again, in plain dictionaries that forget nothing; of the code it shares nothing
-    but the shape of what it is compared with."""
-
-    LIVE = ("waiting", "running")
-
-    def __init__(self) -> None:
-        self.epoch = 0
-        self.tasks: dict[str, dict[str, Any]] = {}
-        self.flows: dict[str, dict[str, Any]] = {}
-        self.merges: set[int] = set()
-
-    def apply(self, record: Record) -> None:
-        words = record.subject.split(".")
-        try:
-            body = json.loads(record.data, parse_constant=float)
-        except (ValueError, RecursionError):
-            body = None
-        if words[1] == "task":
-            if not words[2].islower() or "*" in words:
-                return
-            good = isinstance(body, dict) and body.get("priority", 5) <= 9
-            self.tasks[str(record.seq)] = self._new(words[2], ".".join(words[3:]), failed=not good)
-        elif words[1] == "flow":
-            ids = [step["id"] for step in body["steps"]] if body and "steps" in body else []
-            good = words[3] == "run" and "plan" in ids
-            steps = {"plan": 1, "build": None, "check": None, "report": 1} if good else {}
-            self.flows[str(record.seq)] = {
-                "tenant": words[2],
-                "state": "waiting",
-                "end_seq": None,
-                "steps": {name: [total, 0, 0, 0] for name, total in steps.items()},
-            }
-        elif words[2] == "epoch":
-            if body and "router" in body:
-                self.epoch = record.seq
-        elif (body and body.get("kind") == words[3] and len(words[-1]) < 4) or words[
-            3
-        ] == "dispatch":
-            self._event(words[3], words[2], record.seq, body)
-
-    def _new(self, tenant: str, capability: str, *, failed: bool = False) -> dict[str, Any]:
-        return {
-            "tenant": tenant,
-            "state": "waiting",
-            "attempt": 0,
-            "lost": 0,
-            "secret": "",
-            "failed": failed,
-            "host": None,
-            "dispatch_seq": None,
-            "end_seq": None,
-            "capability": capability,
-        }
-
-    def _event(self, kind: str, tenant: str, seq: int, body: dict[str, Any]) -> None:
-        if kind != "outcome" and body.get("epoch") != self.epoch:
-            return
-        name = body.get("task", "")
-        flow = self.flows.get(name)
-        if flow is not None and flow["tenant"] == tenant:
-            self._flow_event(kind, seq, flow, body)
-            return
-        task = self.tasks.get(name)
-        if task is None and kind in ("dispatch", "settled"):
-            task = self._step(name, tenant)
-            if task is not None and (kind == "settled" or body["attempt"] == 1):
-                self.tasks[name] = task
-        if task is None or task["tenant"] != tenant:
-            return
-        before = task["state"]
-        if not self._changes(kind, seq, task, body):
-            return
-        parts = name.split(".")
-        if kind == "merged" and len(parts) == 1:
-            del self.tasks[name]
-            self.merges.add(int(name))
-        if len(parts) == 3:
-            counts = self.flows[parts[0]]["steps"][parts[1]]
-            counts[1] += (task["state"] == "running") - (before == "running")
-            counts[2] += task["state"] == "succeeded"
-            counts[3] += task["state"] in ("failed", "cancelled", "expired")
-            if task["state"] == "running" and self.flows[parts[0]]["state"] == "waiting":
-                self.flows[parts[0]]["state"] = "running"
-
-    def _changes(self, kind: str, seq: int, task: dict[str, Any], body: dict[str, Any]) -> bool:
-        current = task["state"] == "running" and body.get("attempt") == task["attempt"]
-        if kind == "dispatch":
-            right = body["attempt"] == task["attempt"] + 1 and not task["failed"]
-            if task["state"] != "waiting" or not right:
-                return False
-            task |= {"state": "running", "attempt": body["attempt"], "secret": body["secret"]}
-            task["dispatch_seq"] = seq
-        elif kind == "outcome":
-            if not current or body["secret"] != task["secret"]:
-                return False
-            error = "error" in body
-            task |= {"secret": "", "host": body["host"], "failed": error}
-            task["state"] = "waiting" if error else "succeeded"
-            task["end_seq"] = None if error else seq
-        elif kind == "lost":
-            if not current:
-                return False
-            task |= {"secret": "", "state": "waiting", "host": body.get("host")}
-            task["lost"] += 1
-        elif kind == "settled":
-            if task["state"] != "waiting":
-                return False
-            task |= {"state": body["state"], "end_seq": seq}
-            task["failed"] = task["failed"] or "error" in body
-        elif kind == "merged":
-            return bool(task["state"] == "waiting" and task["attempt"] == 0)
-        else:
-            return False
-        return True
-
-    def _flow_event(self, kind: str, seq: int, flow: dict[str, Any], body: dict[str, Any]) -> None:
-        name = body["task"]
-        steps = [row for task, row in self.tasks.items() if task.startswith(f"{name}.")]
-        live = flow["state"] in self.LIVE
-        if kind == "settled" and live and not any(row["state"] in self.LIVE for row in steps):
-            flow |= {"state": body["state"], "end_seq": seq}
-        elif kind == "expanded" and live and body["step"] == "build" and flow["steps"]:
-            if flow["steps"]["build"][0] is None and "error" in body:
-                flow["steps"]["build"][0] = flow["steps"]["build"][3] = 1
-            elif flow["steps"]["build"][0] is None:
-                items = body.get("items", 0)
-                flow["steps"]["build"][0] = flow["steps"]["check"][0] = items
-        elif kind == "merged" and flow["state"] == "waiting" and not steps:
-            del self.flows[name]
-            self.merges.add(int(name))
-
-    def _step(self, name: str, tenant: str) -> dict[str, Any] | None:
-        parts = name.split(".")
-        flow = self.flows.get(parts[0])
-        if len(parts) != 3 or flow is None or flow["tenant"] != tenant:
-            return None
-        if flow["state"] not in self.LIVE or parts[1] not in flow["steps"]:
-            return None
-        return self._new(tenant, CAPABILITIES[parts[1]])

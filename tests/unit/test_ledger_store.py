@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from callboard_ledger.directory import LedgerDirectory
 from callboard_ledger.rows import Task
 from callboard_ledger.sqlite_store import SqliteStore
 from callboard_ledger.store import Query
-from tests.ledger_journal import SUBJECTS, Scribe, fan_out
+from tests.ledger_journal import SUBJECTS, Scribe, fan_out, nested
 
 
 def opened(directory: Path, created: str = "t0") -> SqliteStore:
@@ -160,9 +161,94 @@ def test_the_store_is_private_and_has_one_ledger_at_a_time(tmp_path: Path) -> No
         pass
 
 
+def test_rows_are_found_by_capability_workflow_and_what_became_of_them(tmp_path: Path) -> None:
+    scribe = Scribe()
+    scribe.begin_epoch()
+    failed, cancelled, expired = scribe.post(), scribe.post(), scribe.post("globex")
+    scribe.settled(failed)
+    scribe.settled(cancelled, "cancelled")
+    scribe.settled(expired, "expired", tenant="globex")
+    schedule = scribe.schedule()
+    scribe.fired(schedule, 1)
+    flow = scribe.flow(*nested())
+    scribe.dispatch(f"{flow}.plan.0")
+    child = scribe.spawn(f"{flow}.plan.0")
+    scribe.entered(f"{flow}.sub.0")
+    scribe.dispatch(f"{flow}.sub.0.one.0")
+    store = opened(tmp_path)
+    save(store, scribe)
+
+    def found(**asked: Any) -> list[str]:
+        return [row.id for row in store.find(Query(**asked))]
+
+    assert found(dead=True) == [expired, failed]
+    assert found(dead=True, tenant="acme") == [failed]
+    assert found(dead=True, state="expired") == [expired]
+    assert found(flow=flow) == [f"{flow}.sub.0", child, f"{flow}.plan.0"]
+    assert found(flow=f"{flow}.sub.0") == [f"{flow}.sub.0.one.0"]
+    assert found(flow=schedule) == [f"{schedule}.cron.1"]
+    assert found(kind="schedule") == [schedule]
+    assert found(capability="planner") == [f"{flow}.plan.0"]
+    assert found(kind="flow") == [f"{flow}.sub.0", flow]
+    inner = store.flow(f"{flow}.sub.0")
+    assert inner is not None
+    assert (inner.flow, inner.step, inner.idx) == (flow, "sub", 0)
+    store.close()
+
+
+def test_what_ended_without_success_can_begin_again_after_a_restart(tmp_path: Path) -> None:
+    scribe = Scribe()
+    scribe.begin_epoch()
+    task = scribe.post()
+    scribe.dispatch(task)
+    scribe.outcome(task, error=Failure("Boom", "why"), used={"tokens": 5.0})
+    scribe.settled(task)
+    flow = scribe.flow(*nested())
+    scribe.dispatch(f"{flow}.plan.0")
+    scribe.outcome(f"{flow}.plan.0")
+    scribe.entered(f"{flow}.sub.0")
+    scribe.dispatch(f"{flow}.sub.0.one.0")
+    scribe.outcome(f"{flow}.sub.0.one.0", error=Failure("Boom", "why"))
+    scribe.settled(f"{flow}.sub.0.one.0")
+    scribe.settled(f"{flow}.sub.0")
+    scribe.settled(flow)
+    store = opened(tmp_path)
+    save(store, scribe)
+    store.close()
+    store = opened(tmp_path)
+    aggregator = Aggregator(SUBJECTS)
+    aggregator.restore(store.load())
+    assert not aggregator.tasks
+    redrive, resume = scribe.command("redrive", task), scribe.command("resume", flow)
+    scribe.answered(redrive)
+    scribe.dispatch(f"{flow}.sub.0.one.0", 2)  # before the router says that it was resumed
+    scribe.answered(resume)
+    for record in scribe.records:
+        aggregator.apply(record)
+    row = aggregator.tasks[task]
+    assert (row.state, row.attempt, row.generation, row.used) == ("waiting", 1, 1, {"tokens": 5.0})
+    assert [aggregator.flows[name].generation for name in (flow, f"{flow}.sub.0")] == [1, 1]
+    assert aggregator.flows[flow].steps["plan"].succeeded == 1
+    assert aggregator.tasks[f"{flow}.sub.0.one.0"].state == "running"
+    store.save(aggregator.changes())
+    kept = store.command(int(resume))
+    assert kept is not None
+    assert (kept.verb, kept.target, kept.state) == ("resume", flow, "succeeded")
+    assert [command.id for command in store.commands_about([task, flow], 9)] == [redrive, resume]
+    store.close()
+
+
 @pytest.mark.parametrize(
     "query",
-    [Query(tenant="acme"), Query(state="failed"), Query(tenant="acme", state="waiting"), Query()],
+    [
+        Query(tenant="acme"),
+        Query(state="failed"),
+        Query(tenant="acme", state="waiting"),
+        Query(capability="review.python"),
+        Query(dead=True),
+        Query(tenant="acme", dead=True),
+        Query(),
+    ],
 )
 def test_no_question_reads_the_whole_table(tmp_path: Path, query: Query) -> None:
     store = opened(tmp_path)

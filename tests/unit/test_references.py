@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from callboard_broker.errors import BadInput
-from callboard_broker.references import fill, find, select
+from callboard_broker.references import Template, fill, find, select
 from callboard_broker.wire import Ref
 
 
@@ -71,3 +74,20 @@ def test_a_path_that_is_not_there_says_what_is(path: str, says: str):
 def test_an_index_beyond_the_list_is_not_there_however_long():
     with pytest.raises(BadInput):
         select([1], "9" * 256, "plan")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=4) | st.just({"from": "a"}),
+    lambda part: (
+        st.lists(part, max_size=3) | st.dictionaries(st.text(max_size=3), part, max_size=3)
+    ),
+    max_leaves=12,
+)
+
+
+@given(template=JSON)
+def test_a_template_that_was_taken_apart_gives_what_filling_it_gives(template: Any):
+    found = Template(msgspec.json.encode(template))
+    filled = found.fill(lambda ref: msgspec.json.encode([ref.source]))
+    assert msgspec.json.decode(filled) == fill(template, lambda ref: [ref.source])
+    assert found.refs == [ref for _, ref in find(template, "payload")]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -17,30 +17,73 @@ from msgspec import structs
 from callboard_agents.attempts import Attempts
 from callboard_broker import rule
 from callboard_broker.wire import Lost, Outcome
-from callboard_router import budget, decide, fold
-from callboard_router.decide import Desk
-from callboard_router.liveness import Answer, Claim, Liveness
+from callboard_router import agenda, decide, ends, fold, snapshot, unfolding
+from callboard_router.budget import Accounts, Need
+from callboard_router.desk import Desk
+from callboard_router.liveness import Answer, Claim, Liveness, Loss
+from callboard_router.placement import Placement
 from callboard_router.proposals import Proposal
-from callboard_router.state import State, Task
+from callboard_router.state import State
 from tests.simulation.router import Router
-from tests.simulation.scenario import simulate
+from tests.simulation.scenario import Report, simulate
 from tests.simulation.world import STEPS, Violation
 
 _FAST = 60
 _SLOW = 1000
 _MOST = 300
 _SEEDS = int(os.environ.get("CALLBOARD_SIM_SEEDS", "0"))
+_FEATURES = [
+    "approve: done",
+    "budget",
+    "cancel: UnknownTask",
+    "cancel: done",
+    "entered",
+    "expanded",
+    "fenced",
+    "fired",
+    "gate failed",
+    "gate succeeded",
+    "halted",
+    "late cost",
+    "lost",
+    "mailbox",
+    "merged",
+    "overloaded",
+    "pause: done",
+    "quarantined",
+    "redrive: done",
+    "resume: done",
+    "retrying",
+    "signal: done",
+    "skipped",
+    "spawned",
+    "task cancelled",
+    "task expired",
+    "undo failed",
+    "workflow cancelled",
+    "workflow expired",
+    "workflow failed",
+    "workflow succeeded",
+]
+"""What every hundred seeds must have had in play; see `Checker.seen`."""
 
 
 @pytest.mark.timeout(3600 if _SEEDS else 120)
 def test_every_invariant_holds_in_worlds_full_of_faults():
     reports = [simulate(seed) for seed in range(_SEEDS or _FAST)]
     reports += [simulate(seed, storm=True) for seed in range(len(reports) // 4)]
-    if len(reports) > _FAST:
+    if len(reports) > 2 * _FAST:
         struck = sum((report.struck for report in reports), Counter[tuple[str, str]]())
         assert len(struck) > 60
         assert sum(report.crashes for report in reports) > 30
         assert sum(report.overtakes for report in reports) > 10, "no fan-out went item by item"
+        assert sum(report.restored for report in reports) > 30, "no router began from a snapshot"
+        assert _missing(reports) == []
+
+
+def _missing(reports: list[Report]) -> list[str]:
+    seen = sum((report.seen for report in reports), Counter[str]())
+    return [feature for feature in _FEATURES if not seen[feature]]
 
 
 @pytest.mark.slow
@@ -48,16 +91,25 @@ def test_every_invariant_holds_in_worlds_full_of_faults():
 @pytest.mark.skipif("CALLBOARD_SLOW" not in os.environ, reason="set CALLBOARD_SLOW=1")
 def test_every_invariant_holds_in_a_thousand_worlds_with_a_kill_at_every_step():
     struck: Counter[str] = Counter()
-    for seed in range(_FAST, _SLOW):
-        for (step, kind), times in simulate(seed).struck.items():
+    reports = [simulate(seed) for seed in range(_FAST, _SLOW)]
+    for report in reports:
+        for (step, kind), times in report.struck.items():
             struck[step] += times if kind in ("crash", "both", "server") else 0
     assert [step for step in STEPS if not struck[step]] == []
+    assert _missing(reports) == []
 
 
 def test_long_payloads_and_results_travel_by_blob(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(decide, "_ATTACH_PAYLOAD", 60)
-    monkeypatch.setattr(decide, "_ATTACH_RESULT", 30)
+    monkeypatch.setattr(unfolding, "_ATTACH_INPUTS", 30)
+    monkeypatch.setattr(unfolding, "_ATTACH_RESULT", 30)
+    monkeypatch.setattr(Router, "snapshot_odds", 0.0)
     assert sum(simulate(seed).blobs for seed in range(8)) > 50
+
+
+def test_a_router_may_begin_from_a_snapshot_at_any_point(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Router, "snapshot_odds", 0.3)
+    assert sum(simulate(seed).restored for seed in range(12)) > 10
 
 
 def test_a_seed_replays_exactly():
@@ -65,9 +117,9 @@ def test_a_seed_replays_exactly():
     assert first == second
 
 
-def _caught(*, storm: bool = False) -> str:
-    """The invariant by which the planted defect is found."""
-    for seed in range(_MOST):
+def _caught(*, storm: bool = False, at: int = 0) -> str:
+    """The invariant by which the planted defect is found. at: the first seed."""
+    for seed in range(at, _MOST):
         try:
             simulate(seed, storm=storm)
         except Violation as found:
@@ -77,13 +129,18 @@ def _caught(*, storm: bool = False) -> str:
 
 
 def test_a_token_that_is_not_returned_is_caught(monkeypatch: pytest.MonkeyPatch):
-    give_back = budget.give_back
+    give_back = Accounts.give_back
 
-    def forgetful(state: State, task: Task) -> None:
-        if state.seq % 37:
-            give_back(state, task)
+    def forgetful(self: Accounts, need: Need, used: dict[str, float] | None, at_ms: int) -> None:
+        if at_ms % 37:
+            give_back(self, need, used, at_ms)
 
-    monkeypatch.setattr(budget, "give_back", forgetful)
+    monkeypatch.setattr(Accounts, "give_back", forgetful)
+    assert _caught() == "I2"
+
+
+def test_a_dispatch_beyond_its_bucket_is_caught(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Accounts, "missing", lambda *_args: None)
     assert _caught() == "I2"
 
 
@@ -113,11 +170,67 @@ def test_an_attempt_dispatched_before_the_loss_was_read_back_is_caught(
             event = proposal.event
             task = desk.state.tasks.get(event.task) if isinstance(event, Lost) else None
             if task is not None and task.queue in desk.capacity:
-                early = decide._dispatch(desk, task, task.queue, at_ms)
+                early = decide._dispatch(desk, task, Placement(queue=task.queue), at_ms, out)
                 out += [early] if early is not None else []
 
     monkeypatch.setattr(decide, "_losses", hasty)
-    assert _caught(storm=True) in ("I3b", "I2")
+    assert _caught(storm=True) in ("I3b", "I2", "stop")
+
+
+def test_a_retry_before_its_time_is_caught(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(fold, "_retrying", _forgets_the_time(fold._retrying))
+    monkeypatch.setitem(fold._FOLDS, fold.Retrying, fold._retrying)
+    assert _caught() == "time"
+
+
+def _forgets_the_time(honest: Callable[..., bool]) -> Callable[..., bool]:
+    def call(state: State, address: Any, seq: int, event: Any) -> bool:
+        return honest(state, address, seq, structs.replace(event, at=0))
+
+    return call
+
+
+def test_one_retry_too_many_is_caught(monkeypatch: pytest.MonkeyPatch):
+    honest = ends._retry
+
+    def generous(desk: Desk, task: Any, failure: Any) -> Any:
+        life = structs.replace(task.life, errors=max(0, task.life.errors - 1))
+        return honest(desk, structs.replace(task, life=life), failure)
+
+    monkeypatch.setattr(ends, "_retry", generous)
+    assert _caught() == "retry"
+
+
+def test_a_task_that_expires_early_is_caught(monkeypatch: pytest.MonkeyPatch):
+    honest = agenda.expires_at
+
+    def early(task: Any) -> int | None:
+        at = honest(task)
+        return None if at is None else at - 500
+
+    monkeypatch.setattr(agenda, "expires_at", early)
+    monkeypatch.setattr(ends, "expires_at", early)
+    assert _caught() == "I1"
+
+
+def test_a_step_that_runs_although_its_condition_does_not_hold_is_caught(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(decide, "condition_holds", lambda _desk, _task: True)
+    assert _caught() == "I5"
+
+
+def test_a_snapshot_that_forgets_something_is_caught(monkeypatch: pytest.MonkeyPatch):
+    honest = snapshot.load
+
+    def forgetful(data: bytes) -> State:
+        state = honest(data)
+        state.nonces.clear()
+        return state
+
+    monkeypatch.setattr(snapshot, "load", forgetful)
+    monkeypatch.setattr(Router, "snapshot_odds", 0.1)
+    assert _caught() == "I4"
 
 
 def test_an_old_dispatch_started_without_the_routers_word_is_caught(
@@ -144,7 +257,7 @@ def test_a_word_given_because_all_living_hosts_deny_the_attempt_is_caught(
 
 
 def _without_outages(losses: Callable[..., Any]) -> Callable[..., Any]:
-    def call(self: Liveness, now: float) -> Any:
+    def call(self: Liveness, now: float) -> Iterator[Loss]:
         for loss in losses(self, now):
             if "outage" not in loss.reason or now > self.holds[loss.task].unclaimed_until:
                 yield loss

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from callboard_broker.wire import Epoch
-from callboard_router.decide import Policy
+from callboard_broker.wire import BlobRef, Epoch, Limit, Snapshot
+from callboard_router.desk import Policy
 from callboard_router.liveness import Claim
 from callboard_router.tenure import Role, Tenure
 from tests.simulation.leader import Leader
+
+LIMITS = {"global": Limit(concurrency=9), "tenant": Limit(concurrency=9)}
 
 
 def tenure(name: str = "a") -> Tenure:
@@ -161,7 +163,7 @@ def test_a_takeover_is_no_renewal():
 
 @pytest.fixture
 def leader() -> Leader:
-    found = Leader(Policy(limits={"global": 9, "tenant": 9})).lead()
+    found = Leader(Policy(limits=LIMITS)).lead()
     found.host("h", "plan", slots=9)
     return found
 
@@ -191,11 +193,11 @@ def test_what_was_under_way_is_decided_again_in_the_next_epoch(leader: Leader):
     leader.engine.reconnected(leader.now)
     leader.turn()
     assert leader.dispatched[name].epoch == leader.engine.state.epoch
-    assert leader.engine.state.in_use["global"] == 1
+    assert leader.engine.state.accounts.in_use["global"] == 1
 
 
 def test_a_host_is_answered_by_the_leader_only():
-    follower = Leader(Policy(limits={"global": 9, "tenant": 9}))
+    follower = Leader(Policy(limits=LIMITS))
     assert follower.engine.confirm(_claim("1"), "s1", 0, follower.now) is None
 
 
@@ -212,3 +214,15 @@ def test_a_host_that_does_not_know_the_secret_gets_no_word(leader: Leader):
 
 def _claim(task: str) -> Claim:
     return Claim(task=task, attempt=1, host="h", incarnation="h-1")
+
+
+def test_a_snapshot_is_named_by_a_new_epoch_and_by_each_one_after_it(leader: Leader):
+    taken = Snapshot(3, 2, "0" * 64, BlobRef("x", 1, "0" * 64))
+    leader.engine.snapshot_taken(taken, leader.now)
+    (first,) = leader.turn()
+    assert isinstance(first, Epoch)
+    assert first.snapshot == leader.engine.state.snapshot == taken
+    leader.engine.reconnected(leader.now)
+    (second,) = leader.turn()
+    assert isinstance(second, Epoch)
+    assert second.snapshot == taken

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 __all__ = ["app"]
 
-# In the order of the help page.
+# In the order of the help page. Without a name after the colon, the module's `app`.
 _COMMANDS = MappingProxyType(
     {
         "demo": "callboard.cli.demo",
@@ -24,6 +24,14 @@ _COMMANDS = MappingProxyType(
         "run": "callboard.cli.run",
         "status": "callboard.cli.status",
         "list": "callboard.cli.listing",
+        "explain": "callboard.cli.explaining",
+        "cancel": "callboard.cli.control:cancel_app",
+        "pause": "callboard.cli.control:pause_app",
+        "resume": "callboard.cli.control:resume_app",
+        "approve": "callboard.cli.gates:approve_app",
+        "signal": "callboard.cli.gates:signal_app",
+        "dead": "callboard.cli.dead",
+        "budget": "callboard.cli.budget",
         "agents": "callboard.cli.agents",
         "audit": "callboard.cli.audit",
         "config": "callboard.cli.config",
@@ -34,8 +42,8 @@ _COMMANDS = MappingProxyType(
 
 _EPILOG = """Begin with: callboard demo
 
-Exit codes: 0 done; 1 the task failed, or the audit log does not verify; 2 bad usage or input; 3 \
-no server or no component answers; 130 interrupted.
+Exit codes: 0 done; 1 the task failed, or the audit log does not verify; 2 bad usage or input, or \
+the router refuses; 3 no server or no component answers; 130 interrupted.
 
 CALLBOARD_DEBUG=1 shows the traceback of an error, NO_COLOR=1 takes the colours away."""
 
@@ -51,7 +59,9 @@ class _Commands(TyperGroup):
             return None
         found = self.commands.get(cmd_name)
         if found is None:
-            found = typer.main.get_command(importlib.import_module(_COMMANDS[cmd_name]).app)
+            module, _, name = _COMMANDS[cmd_name].partition(":")
+            loaded = getattr(importlib.import_module(module), name or "app")
+            found = typer.main.get_command(loaded)
             found.name = cmd_name
             self.commands[cmd_name] = found
         return found

@@ -1,7 +1,7 @@
 """`main`: runs the command, and turns every error a user can cause into one line and a code.
 
-0 done · 1 the task or workflow failed, or the audit log does not verify · 2 bad usage or input ·
-3 nothing answers · 130 interrupted. CALLBOARD_DEBUG=1 shows the traceback.
+0 done · 1 the task or workflow failed, or the audit log does not verify · 2 bad usage or input, or
+the router refuses · 3 nothing answers · 130 interrupted. CALLBOARD_DEBUG=1 shows the traceback.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from callboard_broker.errors import (
     BadInput,
     BoardUnreachable,
     CallboardError,
+    CommandRefused,
+    CommandUnanswered,
     ServerFailed,
     StreamMissing,
     TaskError,
@@ -44,6 +46,8 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (StreamMissing, UNREACHABLE),
     (BadInput, BAD_INPUT),
     (UnknownTask, BAD_INPUT),
+    (CommandRefused, BAD_INPUT),
+    (CommandUnanswered, UNREACHABLE),
     (SettingsError, BAD_INPUT),
     (ServerFailed, BAD_INPUT),
     (msgspec.DecodeError, BAD_INPUT),
@@ -55,6 +59,7 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (OSError, BAD_INPUT),
 )
 _HINTS: tuple[tuple[type[BaseException], str], ...] = (
+    (CommandUnanswered, "start a router with `callboard up` or `callboard router`"),
     (NoResponder, "start what is missing with `callboard up`, or see `callboard status`"),
     (SettingsError, "`callboard config show` lists every setting and where it comes from"),
     (UnknownTask, "tasks belong to tenants: --tenant NAME, or --tenant all to look in each"),

@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
 
-from callboard.census import take_census
+from callboard.census import Census, take_census
 from callboard.cli.screen import Screen
 from callboard_broker.client import Board
 from callboard_broker.errors import TaskError
 from callboard_broker.handle import Handle, Update
 from callboard_broker.streams import Topology
 
-__all__ = ["follow", "follow_or_name", "say_if_nobody_offers", "show_result"]
+__all__ = ["follow", "follow_or_name", "say_if_nobody_offers", "show_result", "unoffered"]
 
 
 async def say_if_nobody_offers(board: Board, capabilities: set[str], screen: Screen) -> None:
     """Note which capabilities no host offers at the moment: what needs them waits."""
     census = await take_census(board.connection, Topology(board.subjects))
-    offered = {offer.capability for seen in census.hosts for offer in seen.beat.offers}
-    if missing := sorted(capabilities - offered):
+    if missing := unoffered(census, capabilities):
         names = ", ".join(missing)
         screen.note(f"no agent offers {names} at the moment: it waits until one does")
+
+
+def unoffered(census: Census, capabilities: Iterable[str]) -> list[str]:
+    """Those of them that no host offers, nor a more general one; sorted."""
+    offered = {offer.capability for seen in census.hosts for offer in seen.beat.offers}
+    return sorted({name for name in capabilities if name and not any(_above(name, offered))})
+
+
+def _above(capability: str, offered: set[str]) -> Iterator[str]:
+    """Which of those offered may work on it: itself, or the more general ones above it."""
+    parts = capability.split(".")
+    names = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+    return (name for name in names if name in offered)
 
 
 async def follow(handle: Handle, screen: Screen) -> int:

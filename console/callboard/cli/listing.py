@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeGuard
 
 import typer
 
+from callboard.census import take_census
 from callboard.cli.asking import ask_list
+from callboard.cli.following import unoffered
 from callboard.cli.loop import run
 from callboard.cli.options import Json, Nats, Prefix, new_app
 from callboard.cli.reaching import reach
-from callboard.cli.screen import Cell, Screen, clock_time, state_text
-from callboard_ledger.views import FlowView, TaskView
+from callboard.cli.screen import Cell, Screen, clock_time, lasted, reason_of, state_text
+from callboard_broker.client import Board
+from callboard_broker.streams import Topology
+from callboard_ledger.views import FlowView, ScheduleView, TaskView
 
-__all__ = ["app", "lasted", "why"]
+__all__ = ["app", "list_rows", "show_rows"]
 
 app = new_app()
 
 _PAGE = 1000
+
+Row = TaskView | FlowView | ScheduleView
 
 
 class State(StrEnum):
@@ -37,11 +44,16 @@ class Kind(StrEnum):
 
     task = "task"
     flow = "flow"
+    schedule = "schedule"
 
 
 _EPILOG = """callboard list --state failed --tenant acme
 
 callboard list --kind flow --limit 5
+
+callboard list --dead --capability review.python
+
+callboard list --workflow 17 --state waiting
 
 callboard list --json | jq -r 'select(.lost > 0) | .id'
 
@@ -49,71 +61,110 @@ With --json each row is one line."""
 
 
 @app.command("list", epilog=_EPILOG)
-def listing(
+def listing(  # noqa: PLR0913  each is an option of the command
     *,
     state: Annotated[State | None, typer.Option(help="Only these.", show_default=False)] = None,
     kind: Annotated[Kind | None, typer.Option(help="Only these.", show_default=False)] = None,
+    capability: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only for this one.", show_default=False)
+    ] = None,
+    workflow: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Only what belongs to it.", show_default=False),
+    ] = None,
+    dead: Annotated[bool, typer.Option("--dead", help="What failed or expired.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="Rows at most.")] = 20,
     tenant: Annotated[str, typer.Option("--tenant", "-t", help="Whose; `all` for each.")] = "all",
     nats: Nats = None,
     prefix: Prefix = None,
     json: Json = False,
 ) -> None:
-    """List tasks and workflows, the newest first."""
+    """List tasks, workflows and schedules, the newest first."""
+    question: dict[str, Any] = {
+        "state": None if state is None else state.value,
+        "kind": None if kind is None else kind.value,
+        "capability": capability,
+        "flow": workflow,
+        "dead": dead or None,
+    }
+    question = {name: value for name, value in question.items() if value is not None}
 
     async def work() -> None:
-        screen = Screen(json=json)
-        items: list[TaskView | FlowView] = []
         async with reach(nats, prefix, name="callboard list") as board:
-            question: dict[str, Any] = {}
-            if state is not None:
-                question["state"] = state.value
-            if kind is not None:
-                question["kind"] = kind.value
-            while len(items) < limit:
-                question["limit"] = min(_PAGE, limit - len(items))
-                page = await ask_list(board, question, tenant)
-                items += page.items
-                if not page.items:
-                    break
-                question["before"] = page.items[-1].id
-        if json:
-            for item in items:
-                screen.document(item)
-        elif items:
-            screen.table(_COLUMNS, [_row(item) for item in items], fold="why")
-        else:
-            screen.note("nothing is listed: post something with `callboard submit`")
+            rows = await list_rows(board, question, tenant, limit)
+            waiting = {row.capability for row in rows if _waits(row)}
+            unserved: list[str] = []
+            if waiting and not json:
+                census = await take_census(board.connection, Topology(board.subjects))
+                unserved = unoffered(census, waiting)
+        nothing = "nothing is listed: post something with `callboard submit`"
+        nothing = "nothing is like that" if question else nothing
+        show_rows(Screen(json=json), rows, nothing, unserved)
 
     run(work())
+
+
+async def list_rows(board: Board, question: dict[str, Any], tenant: str, limit: int) -> list[Row]:
+    """Ask the ledger, page by page. Raises `NoResponder`, `BadInput`."""
+    rows: list[Row] = []
+    before: dict[str, Any] = {}
+    while len(rows) < limit:
+        asked = {**question, **before, "limit": min(_PAGE, limit - len(rows))}
+        page = await ask_list(board, asked, tenant)
+        rows += page.items
+        if not page.items:
+            break
+        before = {"before": page.items[-1].id}
+    return rows
+
+
+def show_rows(
+    screen: Screen, rows: list[Row], nothing: str, unserved: Collection[str] = ()
+) -> None:
+    """The table of rows, or a document for each.
+
+    nothing: noted if there are none. unserved: capabilities that no agent offers.
+    """
+    if screen.json:
+        for row in rows:
+            screen.document(row)
+    elif rows:
+        screen.table(_COLUMNS, [_row(row, unserved) for row in rows], fold="why")
+    else:
+        screen.note(nothing)
 
 
 _COLUMNS = ("id", "state", "what", "tenant", "posted", "took#", "tries#", "why")
 
 
-def _row(item: TaskView | FlowView) -> list[Cell]:
+def _waits(item: Row) -> TypeGuard[TaskView]:
+    return isinstance(item, TaskView) and item.state == "waiting"
+
+
+def _row(item: Row, unserved: Collection[str]) -> list[Cell]:
     tries: int | None
     if isinstance(item, FlowView):
         what, begun, tries = f"workflow {item.name}", item.posted_at, None
+    elif isinstance(item, ScheduleView):
+        what, begun, tries = f"{item.capability} at {item.expression}", item.posted_at, item.number
     else:
         begun = item.posted_at or item.dispatched_at
-        what, tries = item.capability, item.attempt
+        what, tries = item.capability or "gate", item.attempt
     took = lasted(begun, item.ended_at)
-    posted = clock_time(begun)
-    return [item.id, state_text(item.state), what, item.tenant, posted, took, tries, why(item)]
+    state = state_text(item.state)
+    if item.paused:
+        state.append(" (paused)")
+    return [item.id, state, what, item.tenant, clock_time(begun), took, tries, _why(item, unserved)]
 
 
-def lasted(begun: int | None, ended: int | None) -> str:
-    """Unix milliseconds to a duration, or nothing if it has not ended."""
-    if begun is None or ended is None:
-        return ""
-    took = ended - begun
-    return f"{took} ms" if took < 1000 else f"{took / 1000:.1f} s"
-
-
-def why(item: TaskView | FlowView) -> str:
-    """Why it ended as it did, in one line."""
-    if item.error is None:
-        return ""
-    field = f"{item.error.field}: " if item.error.field else ""
-    return f"{item.error.type}: {field}{item.error.message}"
+def _why(item: Row, unserved: Collection[str]) -> str:
+    """Why it ended as it did, or what it waits for, in one line."""
+    if item.error is not None:
+        return reason_of(item.error)
+    if isinstance(item, FlowView):
+        return ", ".join(f"{gate} waits for {what}" for gate, what in item.waits.items())
+    if isinstance(item, ScheduleView):
+        return f"next at {clock_time(item.next_at)}" if item.next_at is not None else ""
+    if item.waits:
+        return f"waits for {item.waits}"
+    return "no agent offers it" if _waits(item) and item.capability in unserved else ""

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Json", "Nats", "Prefix", "Tenant", "new_app", "seconds"]
+__all__ = ["Json", "Nats", "Owner", "Prefix", "Reason", "Tenant", "new_app", "seconds"]
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -30,6 +30,16 @@ Prefix = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="For machines: JSON on stdout.")]
 Tenant = Annotated[str, typer.Option("--tenant", "-t", metavar="NAME", help="Whose task it is.")]
+
+Owner = Annotated[
+    str | None,
+    typer.Option(
+        "--tenant", "-t", metavar="NAME", help="Whose it is; else looked up.", show_default=False
+    ),
+]
+Reason = Annotated[
+    str, typer.Option(metavar="TEXT", help="Kept in the journal.", show_default=False)
+]
 
 
 def seconds(text: str) -> float:

@@ -17,7 +17,7 @@ from callboard_broker.rule import TaskState
 from callboard_broker.streams import Topology
 from callboard_broker.subjects import Subjects
 from callboard_ledger.replay import Moment, Replay, Replayed, replay
-from callboard_ledger.views import FlowView, TaskView
+from callboard_ledger.views import FlowView, ScheduleView, TaskView
 
 __all__ = ["Until", "replay_board"]
 
@@ -39,7 +39,7 @@ async def replay_board(place: Place, screen: Screen, until: Until, *, about: str
     """
     topology = Topology(Subjects(place.prefix))
 
-    def ended(row: TaskView | FlowView) -> None:
+    def ended(row: TaskView | FlowView | ScheduleView) -> None:
         if screen.json:
             screen.document(row)
 

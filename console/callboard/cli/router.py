@@ -13,9 +13,12 @@ from callboard.cli.options import Nats, Prefix, new_app
 from callboard.cli.ready import ReadyTo, teller
 from callboard.connecting import Place, locate
 from callboard_agents.options import host_name
-from callboard_router.decide import Policy
+from callboard_broker.posts import Retry
+from callboard_router.desk import Policy
 from callboard_router.liveness import Timing
+from callboard_router.routing import routing_from
 from callboard_router.shell import RouterOptions, run_router
+from callboard_router.upkeep import UpkeepOptions
 
 __all__ = ["app", "router_options"]
 
@@ -44,7 +47,7 @@ def router(
 def router_options(place: Place, name: str | None = None) -> RouterOptions:
     """A router of this board. name: unlike any other router's."""
     settings = place.settings
-    lease = settings.lease
+    lease, retry = settings.lease, settings.retry
     policy = Policy(
         limits=limits(settings),
         timing=Timing(
@@ -53,8 +56,16 @@ def router_options(place: Place, name: str | None = None) -> RouterOptions:
             lease=lease.lease_seconds,
             start=lease.start_seconds,
         ),
+        routing=routing_from(settings),
         pools={tenant: pool for pool, tenants in settings.pools.items() for tenant in tenants},
         lost_limit=lease.lost_limit,
+        retry=Retry(
+            attempts=retry.attempts,
+            delay=retry.delay,
+            factor=retry.factor,
+            max_delay=retry.max_delay,
+        ),
+        ageing=settings.queue.ageing_seconds,
         max_items=settings.workflow.max_items,
         standby=settings.router.standby_seconds,
         unresolved=settings.router.unresolved_seconds,
@@ -65,4 +76,9 @@ def router_options(place: Place, name: str | None = None) -> RouterOptions:
         policy=policy,
         prefix=place.prefix,
         replicas=settings.journal.replicas,
+        upkeep=UpkeepOptions(
+            snapshot_events=settings.router.snapshot_events,
+            snapshot_seconds=settings.router.snapshot_seconds,
+            retention_days=settings.journal.retention_days,
+        ),
     )

@@ -10,10 +10,11 @@ import typer
 
 from callboard.cli.following import follow_or_name, say_if_nobody_offers
 from callboard.cli.loop import run as run_coroutine
-from callboard.cli.options import Json, Nats, Prefix, Tenant, new_app
+from callboard.cli.options import Json, Nats, Prefix, Tenant, new_app, seconds
 from callboard.cli.reaching import reach
 from callboard.cli.screen import Screen
 from callboard_broker.errors import BadInput
+from callboard_broker.posts import Step
 from callboard_broker.workflow import Workflow
 
 __all__ = ["app"]
@@ -23,6 +24,8 @@ app = new_app()
 _EPILOG = """callboard run review.yaml --input root=./src --input depth=3
 
 callboard run nightly.yaml --tenant acme --no-wait
+
+callboard run release.yaml --timeout 2h
 
 Values of --input are JSON where they can be read so, and text otherwise. Exit code 1: the \
 workflow failed. Ctrl-C leaves it running: `callboard status ID` finds it again."""
@@ -43,6 +46,15 @@ def run(  # noqa: PLR0913  each is an option of the command
         str | None,
         typer.Option(metavar="KEY", help="Post it once only, whoever repeats.", show_default=False),
     ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            parser=seconds,
+            metavar="SECONDS",
+            help="Until it expires as a whole: 90, 90s, 2h.",
+            show_default=False,
+        ),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the result.")] = True,
     nats: Nats = None,
     prefix: Prefix = None,
@@ -51,16 +63,25 @@ def run(  # noqa: PLR0913  each is an option of the command
     """Post a workflow: steps that depend on each other, run by the router, whoever goes away."""
     flow = Workflow.load(workflow)
     values = dict(_pair(text) for text in inputs or ())
-    needed = {step.capability for step in flow.spec(values).steps}
+    needed = _capabilities(flow.spec(values).steps)
 
     async def work() -> int:
         screen = Screen(json=json)
         async with reach(nats, prefix, name="callboard run", tenant=tenant) as board:
-            handle = await board.run(flow, values, key=key)
+            handle = await board.run(flow, values, key=key, timeout=timeout)
             await say_if_nobody_offers(board, needed, screen)
             return await follow_or_name(handle, screen, wait=wait)
 
     raise typer.Exit(run_coroutine(work()))
+
+
+def _capabilities(steps: list[Step]) -> set[str]:
+    """What agents are needed for, workflows inside steps included."""
+    found = {step.capability for step in steps if step.capability}
+    for step in steps:
+        if step.flow is not None:
+            found |= _capabilities(step.flow.steps)
+    return found
 
 
 def _pair(text: str) -> tuple[str, Any]:

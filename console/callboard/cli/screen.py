@@ -16,7 +16,18 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-__all__ = ["STATES", "Cell", "Screen", "clock_time", "state_text", "visible"]
+from callboard_broker.wire import Failure
+
+__all__ = [
+    "STATES",
+    "Cell",
+    "Screen",
+    "clock_time",
+    "lasted",
+    "reason_of",
+    "state_text",
+    "visible",
+]
 
 Cell = str | int | float | Text | None
 
@@ -142,6 +153,22 @@ def clock_time(at_ms: int | None) -> str:
     when = datetime.fromtimestamp(at_ms / 1000).astimezone()
     today = datetime.now().astimezone().date() == when.date()
     return when.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S")
+
+
+def lasted(begun: int | None, ended: int | None) -> str:
+    """Unix milliseconds to a duration, or nothing if it has not ended."""
+    if begun is None or ended is None:
+        return ""
+    took = ended - begun
+    return f"{took} ms" if took < 1000 else f"{took / 1000:.1f} s"
+
+
+def reason_of(error: Failure | None) -> str:
+    """An error in one line; nothing if there is none."""
+    if error is None:
+        return ""
+    field = f"{error.field}: " if error.field else ""
+    return f"{error.type}: {field}{error.message}"
 
 
 def state_text(state: str) -> Text:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Any
 
 import msgspec
@@ -11,22 +12,20 @@ from rich.text import Text
 
 from callboard.census import take_census
 from callboard.cli.agents import show_census
-from callboard.cli.asking import ask_list, ask_position, ask_status
-from callboard.cli.following import show_result
-from callboard.cli.listing import lasted, why
+from callboard.cli.asking import ask_budgets, ask_list, ask_position, ask_status, at_once
+from callboard.cli.following import unoffered
 from callboard.cli.loop import run
 from callboard.cli.options import Json, Nats, Prefix, new_app
 from callboard.cli.reaching import reach
-from callboard.cli.screen import Cell, Screen, clock_time, state_text, visible
+from callboard.cli.screen import Screen, visible
+from callboard.cli.showing import show_facts, show_view
 from callboard.connecting import locate
 from callboard_broker.client import Board
 from callboard_broker.connection import NoResponder
-from callboard_broker.direct import get_last
 from callboard_broker.streams import Topology
 from callboard_broker.subjects import ALL_TENANTS
-from callboard_broker.wire import Budget, decode_event
 from callboard_config import mask_nats_url
-from callboard_ledger.views import FlowView, TaskView
+from callboard_ledger.views import TaskView
 
 __all__ = ["app"]
 
@@ -56,7 +55,7 @@ def status(
     prefix: Prefix = None,
     json: Json = False,
 ) -> None:
-    """Show a task or workflow; without ID, the whole board."""
+    """Show a task, workflow or schedule; without ID, the whole board."""
 
     async def work() -> int:
         screen = Screen(json=json)
@@ -69,89 +68,11 @@ def status(
                 view.result = msgspec.Raw(await board.blob(view.result_blob))
         if json:
             screen.document(view)
-        elif isinstance(view, FlowView):
-            _show_flow(screen, view)
         else:
-            _show_task(screen, view)
+            show_view(screen, view)
         return 1 if view.state in ("failed", "cancelled", "expired") else 0
 
     raise typer.Exit(run(work()))
-
-
-def _show_task(screen: Screen, task: TaskView) -> None:
-    _head(screen, "task", task)
-    facts: list[tuple[str, Cell]] = [
-        ("capability", task.capability),
-        ("tenant", task.tenant),
-        ("priority", task.priority),
-        ("posted", clock_time(task.posted_at)),
-        ("dispatched", clock_time(task.dispatched_at)),
-        ("ended", clock_time(task.ended_at)),
-        ("took", lasted(task.posted_at or task.dispatched_at, task.ended_at)),
-        ("attempts", f"{task.attempt}, {task.lost} of them lost" if task.lost else task.attempt),
-        ("host", task.host),
-        ("workflow", None if task.flow is None else f"{task.flow} (step {task.step})"),
-        ("same as", task.same_as),
-        ("payload", _short(task.payload)),
-    ]
-    _facts(screen, facts)
-    _result(screen, task)
-
-
-def _show_flow(screen: Screen, flow: FlowView) -> None:
-    _head(screen, f"workflow {flow.name}", flow)
-    _facts(
-        screen,
-        [
-            ("tenant", flow.tenant),
-            ("posted", clock_time(flow.posted_at)),
-            ("ended", clock_time(flow.ended_at)),
-            ("took", lasted(flow.posted_at, flow.ended_at)),
-            ("same as", flow.same_as),
-        ],
-    )
-    if flow.steps:
-        screen.line()
-        rows: list[list[Cell]] = [
-            [
-                step.id,
-                state_text(step.state),
-                step.succeeded,
-                step.running,
-                step.failed,
-                "?" if step.total is None else step.total,
-                step.capability,
-            ]
-            for step in flow.steps
-        ]
-        screen.table(("step", "state", "done#", "running#", "failed#", "of#", "capability"), rows)
-    _result(screen, flow)
-
-
-def _head(screen: Screen, what: str, view: TaskView | FlowView) -> None:
-    head = Text(visible(f"{what} {view.id}  "), style="bold")
-    screen.line(head + state_text(view.state))
-    if view.error is not None:
-        screen.line(f"  {why(view)}", "red")
-
-
-def _facts(screen: Screen, facts: list[tuple[str, Cell]]) -> None:
-    for name, value in facts:
-        if value is not None and value != "":
-            screen.line(Text(f"  {name:<11}", style="dim") + Text(visible(str(value))))
-
-
-def _result(screen: Screen, view: TaskView | FlowView) -> None:
-    if isinstance(view.result, msgspec.Raw):
-        screen.line()
-        show_result(screen, msgspec.json.decode(view.result))
-
-
-def _short(raw: object) -> str | None:
-    if not isinstance(raw, msgspec.Raw):
-        return None
-    text = bytes(raw).decode(errors="replace")
-    return text if len(text) <= 120 else f"{text[:117]}..."
 
 
 async def _show_board(board: Board, screen: Screen, origin: str) -> None:
@@ -163,16 +84,21 @@ async def _show_board(board: Board, screen: Screen, origin: str) -> None:
         "origin": origin,
         "routers": [seen.beat.host for seen in census.routers],
         "hosts": len(census.hosts),
-        "budgets": await _budgets(board, topology),
+        "budgets": await _budgets(board),
         "ledger": None,
         "tasks": None,
+        "unserved": None,
     }
     try:
         overview["ledger"] = await ask_position(board)
         counts: dict[str, int] = {}
         for state in ("waiting", "running"):
             question = {"state": state, "limit": _COUNTED}
-            counts[state] = len((await ask_list(board, question, ALL_TENANTS)).items)
+            rows = (await ask_list(board, question, ALL_TENANTS)).items
+            counts[state] = len(rows)
+            if state == "waiting":
+                waiting = Counter(row.capability for row in rows if isinstance(row, TaskView))
+                overview["unserved"] = {name: waiting[name] for name in unoffered(census, waiting)}
         overview["tasks"] = counts
     except NoResponder:
         screen.note("no ledger answers: `status ID` and `list` need one (`callboard ledger`)")
@@ -182,13 +108,14 @@ async def _show_board(board: Board, screen: Screen, origin: str) -> None:
     ledger, counts = overview["ledger"], overview["tasks"] or {}
     shown = {name: f"{n}+" if n == _COUNTED else str(n) for name, n in counts.items()}
     screen.line(Text("board ", style="bold") + Text(visible(f"{overview['url']} ({origin})")))
-    _facts(
+    show_facts(
         screen,
         [
             ("prefix", overview["prefix"]),
             ("routers", ", ".join(overview["routers"]) or "none: nothing is decided"),
             ("budgets", _told(overview["budgets"])),
             ("at work", ", ".join(f"{n} {name}" for name, n in shown.items())),
+            ("unserved", _named(overview["unserved"])),
             ("journal", None if ledger is None else f"{ledger.last} events"),
             ("ledger", None if ledger is None else f"at {ledger.position}"),
             ("audited", None if ledger is None else ledger.audit_problem or f"to {ledger.audited}"),
@@ -198,15 +125,19 @@ async def _show_board(board: Board, screen: Screen, origin: str) -> None:
     show_census(screen, census)
 
 
-async def _budgets(board: Board, topology: Topology) -> dict[str, int] | None:
-    """The limits in force, as the journal has them."""
-    subject = board.subjects.run(ALL_TENANTS, "budget", 0)
+async def _budgets(board: Board) -> dict[str, int] | None:
+    """How many may run at once by each budget; None if no router says it."""
     try:
-        record = await get_last(board.connection, topology.journal, subject)
-    except LookupError:
+        return at_once((await ask_budgets(board)).limits)
+    except (NoResponder, TimeoutError):
         return None
-    event = decode_event("budget", record.data)
-    return event.concurrency if isinstance(event, Budget) else None
+
+
+def _named(unserved: dict[str, int] | None) -> str:
+    """How many tasks wait for capabilities that no agent offers."""
+    return ", ".join(
+        f"{count} wait for an agent that offers {name}" for name, count in (unserved or {}).items()
+    )
 
 
 def _told(budgets: dict[str, int] | None) -> str | None:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 import typer
 
 from callboard.cli.following import follow_or_name, say_if_nobody_offers
 from callboard.cli.loop import run
 from callboard.cli.options import Json, Nats, Prefix, Tenant, new_app, seconds
 from callboard.cli.reaching import reach
+from callboard.cli.reading import read_json
 from callboard.cli.screen import Screen
-from callboard_broker.bounds import check_document
+from callboard.cli.terms import Terms, read_terms
 from callboard_broker.errors import BadInput
 
-__all__ = ["app", "read_json"]
+__all__ = ["app"]
 
 app = new_app()
 
@@ -26,6 +24,12 @@ _EPILOG = """callboard submit review.python '{"path": "app.py"}' --wait
 callboard submit translate @document.json --tenant acme --priority 8 --key order-17
 
 generate | callboard submit index -
+
+callboard submit ask.llm @question.json --retry 3 --budget provider:openai --unit tokens=2000
+
+callboard submit train 7 --need label=gpu:a100 --need memory=40000 --queue-timeout 10m
+
+callboard submit report.daily --cron '0 6 * * 1-5' --zone Europe/Berlin
 
 Exit code 1 with --wait: the task failed. Without it, the id is all that is printed."""
 
@@ -53,6 +57,78 @@ def submit(  # noqa: PLR0913  each is an option of the command
             show_default=False,
         ),
     ] = None,
+    retry: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|JSON",
+            help='Attempts in all; or e.g. {"attempts": 5, "delay": 2, "elsewhere": true}.',
+            show_default=False,
+        ),
+    ] = None,
+    delay: Annotated[
+        float | None,
+        typer.Option(parser=seconds, metavar="SECONDS", help="Not before.", show_default=False),
+    ] = None,
+    cron: Annotated[
+        str | None,
+        typer.Option(
+            metavar="'M H D M W'", help="Again and again: five fields.", show_default=False
+        ),
+    ] = None,
+    zone: Annotated[str, typer.Option(metavar="ZONE", help="Of --cron.")] = "UTC",
+    overlap: Annotated[
+        bool, typer.Option("--overlap", help="With --cron: although the last one still runs.")
+    ] = False,
+    queue_timeout: Annotated[
+        float | None,
+        typer.Option(
+            parser=seconds, metavar="SECONDS", help="To the first start.", show_default=False
+        ),
+    ] = None,
+    start_timeout: Annotated[
+        float | None,
+        typer.Option(
+            parser=seconds,
+            metavar="SECONDS",
+            help="From a dispatch to its handler.",
+            show_default=False,
+        ),
+    ] = None,
+    heartbeat_timeout: Annotated[
+        float | None,
+        typer.Option(
+            parser=seconds,
+            metavar="SECONDS",
+            help="Between two signs of life of a handler.",
+            show_default=False,
+        ),
+    ] = None,
+    total_timeout: Annotated[
+        float | None,
+        typer.Option(
+            parser=seconds,
+            metavar="SECONDS",
+            help="To its end, retries included.",
+            show_default=False,
+        ),
+    ] = None,
+    needs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--need",
+            metavar="WHAT=VALUE",
+            help="label=KEY:VALUE, specialization, version (a range), cpu, memory (MB), stay-with "
+            "or avoid (a host); may be repeated.",
+        ),
+    ] = None,
+    budgets: Annotated[
+        list[str] | None,
+        typer.Option("--budget", metavar="NAME", help="It draws on this one too; repeatable."),
+    ] = None,
+    units: Annotated[
+        list[str] | None,
+        typer.Option("--unit", metavar="UNIT=N", help="What an attempt reserves; repeatable."),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait for the result.")] = False,
     nats: Nats = None,
     prefix: Prefix = None,
@@ -60,31 +136,32 @@ def submit(  # noqa: PLR0913  each is an option of the command
 ) -> None:
     """Post a task for whichever agent offers CAPABILITY."""
     value = read_json(payload)
+    options = read_terms(
+        Terms(
+            retry=retry,
+            delay=delay,
+            cron=cron,
+            zone=zone,
+            overlap=overlap,
+            queue=queue_timeout,
+            start=start_timeout,
+            heartbeat=heartbeat_timeout,
+            total=total_timeout,
+            needs=needs or (),
+            budgets=budgets or (),
+            units=units or (),
+        )
+    )
+    if wait and cron is not None:
+        raise BadInput("wait", "a schedule has no end to wait for; leave --wait out")
 
     async def work() -> int:
         screen = Screen(json=json)
         async with reach(nats, prefix, name="callboard submit", tenant=tenant) as board:
             handle = await board.submit(
-                capability, value, priority=priority, key=key, timeout=timeout
+                capability, value, priority=priority, key=key, timeout=timeout, **options
             )
             await say_if_nobody_offers(board, {capability}, screen)
             return await follow_or_name(handle, screen, wait=wait)
 
     raise typer.Exit(run(work()))
-
-
-def read_json(text: str, field: str = "payload") -> Any:
-    """The value of an argument: JSON, `@file` or `-`. Raises `BadInput`, `OSError`."""
-    if text == "-":
-        data = sys.stdin.buffer.read()
-    elif text.startswith("@"):
-        data = Path(text[1:]).read_bytes()
-    else:
-        data = text.encode(errors="surrogateescape")
-    check_document(data, field=field)
-    try:
-        return msgspec.json.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        shown = text if len(text) <= 60 else f"{text[:57]}..."
-        hint = "" if text[:1] in '@-{["' else "; text must be quoted, as in '\"hello\"'"
-        raise BadInput(field, f"{shown} is not JSON: {error}{hint}") from error

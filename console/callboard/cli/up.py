@@ -12,6 +12,7 @@ import typer
 
 from callboard.board_note import FOLDER, leave_note, read_note, remove_note
 from callboard.budgets import limits
+from callboard.cli.asking import at_once
 from callboard.cli.loop import run
 from callboard.cli.options import Json, Nats, Prefix, new_app
 from callboard.cli.screen import Screen
@@ -165,7 +166,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _greet(screen: Screen, stack: Stack, place: Place) -> None:
-    budgets = limits(place.settings)
+    budgets = at_once(limits(place.settings))
     origin = place.settings.origin("budgets.global_concurrency")
     if place.settings.budgets.global_concurrency == "auto":
         origin = f"from {usable_cpus():g} usable CPUs"

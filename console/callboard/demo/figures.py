@@ -72,8 +72,7 @@ class JournalFigures:
         if isinstance(event, FlowRun) and str(record.seq) == self._flow:
             self._graph = chart(event)
         elif isinstance(event, Budget):
-            self.limit = event.concurrency["global"]
-            self._free = deque([0] * (self.limit - self._held))
+            self._budget_changed(event)
         elif isinstance(event, Expanded) and event.task == self._flow:
             self._expected[event.step] = event.items
         elif isinstance(event, Dispatch):
@@ -105,6 +104,13 @@ class JournalFigures:
             seconds=seconds,
             processes=processes,
         )
+
+    def _budget_changed(self, event: Budget) -> None:
+        limits = event.base if event.base is not None else event.changed
+        everywhere = limits.get("global")
+        if everywhere is not None and everywhere.concurrency is not None:
+            self.limit = everywhere.concurrency
+            self._free = deque([0] * max(0, self.limit - self._held))
 
     def _dispatched(self, event: Dispatch, at_ns: int) -> None:
         life = self._lives.setdefault(event.task, Life())

@@ -1,0 +1,63 @@
+"""One attempt that runs on a host: its parts, and the failure that being stopped is."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Literal
+
+from callboard_agents.attempts import Life
+from callboard_agents.context import Context
+from callboard_agents.failures import cancelled, heartbeat_missed, timed_out
+from callboard_agents.lane import Lane
+from callboard_broker.wire import Dispatch, Failure
+
+__all__ = ["Run", "Stop"]
+
+Stop = Literal["timeout", "heartbeat", "cancel", "lease", "drain"]
+
+
+class Run:
+    """stop: why it was told to end, and reason: in the words of who asked for it.
+
+    timer: of its timeout, then of the patience with a handler that was told to end. watch: of its
+    heartbeat. ended: its outcome is decided.
+    """
+
+    __slots__ = (
+        "context",
+        "dispatch",
+        "ended",
+        "lane",
+        "life",
+        "reason",
+        "started_at",
+        "stop",
+        "task",
+        "tenant",
+        "timeout",
+        "timer",
+        "watch",
+    )
+
+    def __init__(self, lane: Lane, dispatch: Dispatch, tenant: str, life: Life) -> None:
+        self.lane = lane
+        self.dispatch = dispatch
+        self.tenant = tenant
+        self.life = life
+        self.context: Context | None = None
+        self.started_at = 0
+        self.timeout = dispatch.timeout or lane.timeout
+        self.timer: asyncio.TimerHandle | None = None
+        self.watch: asyncio.TimerHandle | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.stop: Stop | None = None
+        self.reason = ""
+        self.ended = False
+
+    def failure(self) -> Failure:
+        """The failure of an attempt that was told to end, whatever its handler made of that."""
+        if self.stop == "cancel":
+            return cancelled(self.reason)
+        if self.stop == "heartbeat":
+            return heartbeat_missed(self.dispatch.heartbeat or 0.0)
+        return timed_out(self.timeout)

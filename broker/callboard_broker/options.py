@@ -1,0 +1,77 @@
+"""What a poster may say of a task beside its payload, read by the rule that the router reads by.
+
+What is refused here by name would else be stored, and the task would fail with the same words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+import msgspec
+
+from callboard_broker.encoding import encode_payload
+from callboard_broker.errors import BadInput
+from callboard_broker.posts import Cron, Needs, Parent, Post, Retry, Timeouts
+from callboard_broker.wire import decode_post
+
+__all__ = ["TaskOptions", "check_key", "check_priority", "check_timeout", "read_options"]
+
+_MAX_SECONDS = 30 * 86_400
+
+
+class TaskOptions(TypedDict, total=False):
+    """Keywords of `submit` and of an agent's `spawn`; a record may also be given as a dict.
+
+    retry: what follows an error. timeouts: of the queue, the start, between heartbeats, in total.
+    needs: what the agent must be. budgets: further ones that the task draws on, by name.
+    units: what an attempt reserves of each unit (`{"tokens": 2000}`). delay: seconds before it may
+    start. cron: makes it a schedule, e.g. `*/5 * * * *`; each time makes a task of its own.
+    parent: the attempt that spawns it.
+    """
+
+    retry: Retry | Mapping[str, Any] | None
+    timeouts: Timeouts | Mapping[str, Any] | None
+    needs: Needs | Mapping[str, Any] | None
+    budgets: Sequence[str] | None
+    units: Mapping[str, float] | None
+    delay: float | None
+    cron: Cron | Mapping[str, Any] | str | None
+    parent: Parent | None
+
+
+_NAMES = TaskOptions.__optional_keys__
+
+
+def read_options(options: TaskOptions, post: Post) -> Post:
+    """The post with these options. Raises `BadInput` that names the field."""
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if unknown := sorted(given.keys() - _NAMES):
+        raise BadInput(
+            unknown[0], f"there is no such option; there are {', '.join(sorted(_NAMES))}"
+        )
+    if isinstance(given.get("cron"), str):
+        given["cron"] = {"expression": given["cron"]}
+    read = decode_post(encode_payload(given, field="options"))
+    return msgspec.structs.replace(post, **{name: getattr(read, name) for name in given})
+
+
+def check_key(key: str | None) -> str | None:
+    """Return an idempotency key if it may be one."""
+    if key is not None and not 1 <= len(key) <= 256:
+        raise BadInput("key", "1 to 256 characters")
+    return key
+
+
+def check_priority(priority: int) -> int:
+    """Return a priority if it is one."""
+    if not isinstance(priority, int) or not 0 <= priority <= 9:
+        raise BadInput("priority", f"{priority!r} is not 0 (last) to 9 (first)")
+    return priority
+
+
+def check_timeout(timeout: float | None) -> float | None:
+    """Return a number of seconds if a task may have it."""
+    if timeout is not None and not 0 < timeout <= _MAX_SECONDS:
+        raise BadInput("timeout", f"{timeout!r} is not a number of seconds up to 30 days")
+    return timeout

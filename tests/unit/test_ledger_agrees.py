@@ -1,0 +1,85 @@
+"""The ledger and the router read one journal the same way: worlds full of faults, record by record.
+
+The ledger sees a step only when something of it begins or ends, and carries a command out when the
+router says so; within that, what one of them counts the other counts, and every life is the same.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+
+from callboard_broker.record import Record
+from callboard_broker.rule import Life
+from callboard_broker.subjects import Subjects
+from callboard_ledger import dead
+from callboard_ledger.aggregate import Aggregator
+from callboard_ledger.rows import Task
+from callboard_router import ending
+from callboard_router.fold import apply
+from callboard_router.state import State
+from tests.simulation import scenario
+from tests.simulation.server import Stored
+from tests.simulation.world import Violation
+
+_SAVE_EVERY = 50
+
+
+def journal_of(seed: int) -> list[Stored]:
+    """What is stored in the world of this seed; whether all is well in it is not asked here."""
+    world = scenario._Scenario(seed, storm=False)
+    with suppress(Violation):
+        world.run()
+    return world.server.journal
+
+
+def life(found: Life) -> tuple[object, ...]:
+    """What both know; that too much waits for a post to be taken in, only the router does."""
+    failed = found.failure is not None and found.failure.type != "Overloaded"
+    return found.state, found.lost, found.unstarted, found.errors, failed
+
+
+def check(state: State, ledger: Aggregator) -> None:
+    """Raise where a task lives for one of the two only, or otherwise."""
+    for name, task in state.tasks.items():
+        row = ledger.row(name)
+        if isinstance(row, Task) and not row.ended and row.id in ledger.tasks:
+            begun = row.dispatched_at is not None or row.step is None
+            known = 4 if task.is_gate else 5  # that a gate was refused, its end says
+            assert life(row)[:known] == life(task.life)[:known], name
+            assert not begun or row.attempt == task.life.attempt, name
+        elif task.step:
+            assert task.life.state == "waiting", name
+        else:
+            assert name in ledger.flows or name in ledger.schedules, name
+    for name, row in ledger.tasks.items():
+        expected = row.step is not None and row.state == "waiting" and row.flow in state.flows
+        assert row.ended or name in state.tasks or name in state.merges or expected, name
+    live = {name for name, flow in ledger.flows.items() if not flow.ended}
+    assert live <= {*state.flows, *state.merges, *state.tasks}
+    assert state.flows.keys() <= live
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_of_a_simulated_world_ledger_and_router_tell_the_same(seed: int) -> None:
+    subjects, state = Subjects(), State()
+    ledger = Aggregator(subjects)
+    for stored in journal_of(seed):
+        message = (stored.subject, stored.data)
+        _, counted = apply(state, subjects, stored.seq, stored.at_ms, message)
+        record = Record(stored.seq, stored.at_ms * 1_000_000, stored.subject, b"", stored.data)
+        verdict = ledger.apply(record)
+        assert verdict == "malformed" or (verdict == "accepted") == counted, stored
+        if not state.answers:
+            check(state, ledger)
+        if stored.seq % _SAVE_EVERY == 0:
+            ledger.saved(ledger.changes())
+
+
+def test_both_forget_the_dead_at_the_same_time() -> None:
+    assert (dead.DEAD_WINDOW_MS, dead.MAX_DEAD, dead.MAX_DEAD_FLOWS) == (
+        ending.DEAD_WINDOW_MS,
+        ending.MAX_DEAD,
+        ending.MAX_DEAD_FLOWS,
+    )
