@@ -99,6 +99,9 @@ class Subjects:
 
     prefix: str = "cb"
     _seen: dict[str, Address] = field(default_factory=dict, repr=False, compare=False)
+    _dispatches: dict[tuple[str, str, str], str] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         check_token(self.prefix, "prefix")
@@ -110,7 +113,7 @@ class Subjects:
 
     @property
     def told_source(self) -> str:
-        """What the journal republishes: events of five tokens, so no dispatch but those to mailboxes."""
+        """What the journal republishes: events of five tokens; of dispatches, only mailboxes'."""
         return f"{self.prefix}.run.*.*.*"
 
     @property
@@ -150,7 +153,14 @@ class Subjects:
 
     def dispatch(self, tenant: str, pool: str, capability: str) -> str:
         """Where the router hands an attempt to the hosts of `pool`."""
-        return self._capped(f"{self.prefix}.run.{tenant}.dispatch.{pool}.{capability}")
+        place = (tenant, pool, capability)
+        subject = self._dispatches.get(place)
+        if subject is None:
+            subject = self._capped(f"{self.prefix}.run.{tenant}.dispatch.{pool}.{capability}")
+            if len(self._dispatches) >= _ADDRESS_CACHE:
+                self._dispatches.clear()
+            self._dispatches[place] = subject
+        return subject
 
     def mailbox(self, tenant: str, host: str) -> str:
         """Where the router hands an attempt to one host. Five tokens, so that it is republished."""

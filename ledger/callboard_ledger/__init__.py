@@ -9,19 +9,32 @@ from callboard_ledger.serve import LedgerOptions, run_ledger
 from callboard_ledger.sqlite_store import SqliteStore
 from callboard_ledger.store import Query, Store
 from callboard_ledger.verify import VerifyReport, verify, verify_board
-from callboard_ledger.views import FlowView, ListView, PositionView, TaskView
+from callboard_ledger.views import (
+    CommandView,
+    FlowView,
+    HistoryView,
+    ListView,
+    PositionView,
+    RowView,
+    ScheduleView,
+    TaskView,
+)
 
 __all__ = [
     "Aggregator",
+    "CommandView",
     "FlowView",
     "Head",
     "HeadFile",
+    "HistoryView",
     "LedgerOptions",
     "ListView",
     "PositionView",
     "Query",
     "Replay",
     "Replayed",
+    "RowView",
+    "ScheduleView",
     "SqliteStore",
     "Store",
     "TaskView",

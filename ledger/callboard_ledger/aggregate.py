@@ -3,8 +3,8 @@
 A record at or below `position` changes nothing, so a record may come twice. The broker's rule
 decides what an event does to a task; here stand the conditions around it: an event of another
 tenant's subject is void, and so is a router's event whose epoch is not the current one. Rows that
-have ended leave memory once they are saved: nothing can change them any more, and an event that
-names a task which is not here is void for exactly that reason.
+have ended leave memory once they are saved (`Book` says which stay), and an event that names a
+task which is not here is void for exactly that reason.
 """
 
 from __future__ import annotations
@@ -12,38 +12,68 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+from callboard_broker.graph import UNDO
 from callboard_broker.record import Record
 from callboard_broker.rule import (
     Life,
-    TaskState,
     apply_dispatch,
     apply_lost,
     apply_outcome,
+    apply_retrying,
     apply_settled,
 )
 from callboard_broker.subjects import SHARDS, Subjects
 from callboard_broker.wire import (
+    Answered,
     Budget,
+    Command,
     Dispatch,
+    Entered,
     Expanded,
     Failure,
+    Fired,
     FlowRun,
+    Halted,
     Lost,
     Merged,
     Outcome,
+    Parent,
     Post,
     Quarantined,
+    Retrying,
     Settled,
+    Skipped,
 )
-from callboard_ledger.flow_plan import expand, plan
+from callboard_ledger.book import Book
+from callboard_ledger.command_rows import (
+    live_flow,
+    mark_cancelled,
+    take_answer,
+    take_command,
+    wake,
+)
+from callboard_ledger.flow_plan import plan
 from callboard_ledger.reading import Reading, read
-from callboard_ledger.rows import Changes, Flow, Merge, Task
+from callboard_ledger.rows import Changes, Flow, Merge, Row, Schedule, Task, remember
+from callboard_ledger.schedules import begin_schedule, end_schedule, fire
+from callboard_ledger.workflows import (
+    begin_step,
+    continue_attempts,
+    count,
+    end_flow,
+    enter,
+    find_step,
+    skip,
+    take_expansion,
+)
 
 __all__ = ["Aggregator", "Verdict"]
 
 Verdict = Literal["accepted", "void", "malformed", "repeated"]
 """What became of a record: it counts; it stands in the journal and means nothing; it cannot be
 read; it was folded before."""
+
+_MOST_VOID = 8
 
 
 class Aggregator:
@@ -56,33 +86,49 @@ class Aggregator:
         self.epoch = 0
         self.void = 0
         self.malformed = 0
-        self.tasks: dict[str, Task] = {}
-        self.flows: dict[int, Flow] = {}
-        self._dirty: list[Task] = []
-        self._dirty_flows: list[Flow] = []
-        self._merges: list[Merge] = []
+        self._book = Book()
         self._saved_position = 0
         self._folds: dict[str, Callable[[Record, Reading], bool]] = {
             "post": self._post,
             "dispatch": self._dispatch,
             "outcome": self._outcome,
             "lost": self._lost,
+            "retrying": self._retrying,
             "settled": self._settled,
             "flow": self._flow,
             "epoch": self._epoch,
             "merged": self._merged,
+            "answered": self._answered,
             "expanded": self._expanded,
+            "entered": self._entered,
+            "skipped": self._skipped,
+            "fired": self._fired,
+            "halted": self._halted,
             "budget": self._notice,
             "quarantined": self._notice,
         }
 
+    @property
+    def tasks(self) -> dict[str, Task]:
+        """Tasks that live, and those that ended since they were last saved."""
+        return self._book.tasks
+
+    @property
+    def flows(self) -> dict[str, Flow]:
+        """Workflows, likewise."""
+        return self._book.flows
+
+    @property
+    def schedules(self) -> dict[str, Schedule]:
+        """Schedules, likewise."""
+        return self._book.schedules
+
     def restore(self, saved: Changes) -> None:
-        """Begin where a store left off: `saved` holds the rows that have not ended."""
+        """Begin where a store left off: `saved` holds the rows that may still change."""
         self.position = self._saved_position = saved.position
         self.epoch, self.void, self.malformed = saved.epoch, saved.void, saved.malformed
-        self.tasks = {task.id: task for task in saved.tasks}
-        self.flows = {flow.seq: flow for flow in saved.flows}
-        self._dirty, self._dirty_flows, self._merges = [], [], []
+        self._book = Book()
+        self._book.restore(saved)
 
     def apply(self, record: Record) -> Verdict:
         """Fold one record of the journal. Never raises for anything that a journal can hold."""
@@ -103,11 +149,14 @@ class Aggregator:
         self.void += 1
         return "void"
 
-    def row(self, resource: str) -> Task | Flow | None:
-        """The task or workflow with this id; None if there is none, or it ended and was saved."""
-        task = self.tasks.get(resource)
-        seq = None if task is not None else _number(resource)
-        return task if seq is None else self.flows.get(seq)
+    def row(self, resource: str) -> Row | None:
+        """What has this id; None if there is nothing, or nothing can change it any more."""
+        return self._book.row(resource) or self._book.commands.get(resource)
+
+    def target(self, resource: str) -> str | None:
+        """What the command of this id is about, while it is not answered."""
+        command = self._book.commands.get(resource)
+        return None if command is None else command.target
 
     @property
     def unsaved(self) -> int:
@@ -116,28 +165,25 @@ class Aggregator:
 
     def changes(self) -> Changes:
         """Everything that changed since the last `saved`, for one transaction of a store."""
+        book = self._book
         return Changes(
             position=self.position,
+            at_ms=book.at_ms,
             epoch=self.epoch,
             void=self.void,
             malformed=self.malformed,
-            tasks=self._dirty,
-            flows=self._dirty_flows,
-            merges=self._merges,
+            tasks=book.dirty,
+            flows=book.dirty_flows,
+            schedules=book.dirty_schedules,
+            commands=book.dirty_commands,
+            merges=book.merges,
+            gone=book.gone,
         )
 
-    def saved(self, changes: Changes) -> None:
-        """`changes` is stored: forget the rows in it that nothing can change any more."""
-        for task in changes.tasks:
-            task.dirty = False
-            if task.ended:
-                self.tasks.pop(task.id, None)
-        for flow in changes.flows:
-            flow.dirty = False
-            if flow.ended:
-                self.flows.pop(flow.seq, None)
+    def saved(self, changes: Changes) -> list[Row]:
+        """`changes` is stored. Returns the rows that nothing can change any more: they are gone."""
         self._saved_position = changes.position
-        self._dirty, self._dirty_flows, self._merges = [], [], []
+        return self._book.saved(changes)
 
     # What one kind of record does. Each returns whether the record counts.
 
@@ -152,110 +198,190 @@ class Aggregator:
             failure=reading.problem,  # if any: it waits for the router to end it
             dirty=True,
         )
+        book = self._book
         event = reading.event
         if isinstance(event, Post):
             task.priority = event.priority
             if event.shard is not None:
                 task.shard = event.shard
-        self.tasks[task.id] = task
-        self._dirty.append(task)
+            if event.delay is not None:
+                task.not_before = self._now(record) + int(event.delay * 1000)
+            if event.parent is not None:
+                self._spawned(task, event.parent)
+            if event.cron is not None and task.failure is None:
+                book.touch_schedule(begin_schedule(book, task, event.cron))
+                return True
+        book.tasks[task.id] = task
+        book.dirty.append(task)
         return True
+
+    def _spawned(self, task: Task, named: Parent) -> None:
+        """Only the current attempt of a task may spawn others."""
+        parent = self._book.tasks.get(named.task)
+        if (
+            parent is None
+            or parent.tenant != task.tenant
+            or parent.state != "running"
+            or (parent.attempt, parent.secret) != (named.attempt, named.secret)
+        ):
+            why = f"attempt {named.attempt} of {named.task} is not the current one"
+            task.failure = Failure("Fenced", why, final=True)
+            return
+        if parent.cancel is not None:
+            task.failure = Failure("Cancelled", f"{parent.id} is to be cancelled", final=True)
+            return
+        task.parent = parent.id
+        if not parent.scheduled:
+            task.flow = parent.flow
+        self._book.adopt(task)
 
     def _dispatch(self, record: Record, reading: Reading) -> bool:
         event = reading.event
         if not isinstance(event, Dispatch) or event.epoch != self.epoch:
             return False
-        tenant = reading.address.tenant
-        task = self.tasks.get(event.task)
-        if task is None:
-            task = self._step(event.task, tenant, record.seq)
-            if task is None or not apply_dispatch(task, event):
-                return False
-            self._begin(task)
-        elif task.tenant != tenant or not apply_dispatch(task, event):
+        address = reading.address
+        if address.box != (event.host or ""):
             return False
+        book = self._book
+        task = book.tasks.get(event.task)
+        if task is None or task.end_seq is not None:
+            task = self._find(event.task, address.tenant, record.seq, event.attempt)
+        if task is None or task.tenant != address.tenant:
+            return False
+        if task.generation:
+            continue_attempts(task, event)
+        if not apply_dispatch(task, event):
+            return False
+        if task.dispatch_seq is not None:
+            remember(task, task.dispatch_seq)
         task.dispatch_seq = record.seq
         task.dispatched_at = record.at_ns // 1_000_000
-        if task.flow is not None:
+        task.host = event.host
+        if task.step is not None and not task.scheduled:
             task.shard = event.shard
-            self._count(task, "waiting")
-        self._touch(task)
+            if task.id not in book.tasks:
+                begin_step(book, task)
+                if task.step == UNDO:
+                    task.capability = event.capability or address.rest
+            count(book, task, "waiting")
+        if not task.dirty:
+            task.dirty = True
+            book.dirty.append(task)
         return True
 
     def _outcome(self, record: Record, reading: Reading) -> bool:
         event = reading.event
         if not isinstance(event, Outcome):
             return False
-        task = self.tasks.get(event.task)
-        if task is None or task.tenant != reading.address.tenant or not apply_outcome(task, event):
+        book = self._book
+        task = book.tasks.get(event.task)
+        if task is None or task.tenant != reading.address.tenant:
+            return False
+        if not apply_outcome(task, event):
+            book.spend_late(task, event)
             return False
         task.host = event.host
+        if event.used:
+            book.spend(task, event.used)
         if event.error is None:
             task.end_seq = record.seq
             task.ended_at = record.at_ns // 1_000_000
-        if task.flow is not None:
-            self._count(task, "running")
-        self._touch(task)
+        else:
+            remember(task, record.seq)
+        if task.step is not None and not task.scheduled:
+            count(book, task, "running")
+        if not task.dirty:
+            task.dirty = True
+            book.dirty.append(task)
         return True
 
-    def _lost(self, _record: Record, reading: Reading) -> bool:
+    def _lost(self, record: Record, reading: Reading) -> bool:
         event = reading.event
         if not isinstance(event, Lost) or event.epoch != self.epoch:
             return False
-        task = self.tasks.get(event.task)
-        if task is None or task.tenant != reading.address.tenant or not apply_lost(task, event):
+        task = self._book.tasks.get(event.task)
+        if task is None or task.tenant != reading.address.tenant:
             return False
+        secret = task.secret
+        if not apply_lost(task, event):
+            return False
+        void = {} if task.void is None else task.void
+        task.void = {**dict(list(void.items())[1 - _MOST_VOID :]), event.attempt: secret}
         task.host = event.host
-        if task.flow is not None:
-            self._count(task, "running")
-        self._touch(task)
+        remember(task, record.seq)
+        if task.step is not None and not task.scheduled:
+            count(self._book, task, "running")
+        self._book.touch(task)
+        return True
+
+    def _retrying(self, record: Record, reading: Reading) -> bool:
+        event = reading.event
+        if not isinstance(event, Retrying) or event.epoch != self.epoch:
+            return False
+        task = self._book.tasks.get(event.task)
+        if task is None or task.tenant != reading.address.tenant or not apply_retrying(task, event):
+            return False
+        task.not_before = event.at
+        remember(task, record.seq)
+        self._book.touch(task)
         return True
 
     def _settled(self, record: Record, reading: Reading) -> bool:
         event = reading.event
         if not isinstance(event, Settled) or event.epoch != self.epoch:
             return False
+        book = self._book
         tenant = reading.address.tenant
-        task = self.tasks.get(event.task)
-        if task is None:
-            flow = self._flow_of(event.task, tenant)
-            if flow is not None:
-                return self._end_flow(flow, record, event.state, event.error)
-            task = self._step(event.task, tenant, record.seq)
+        self._now(record)
+        flow = live_flow(book, event.task, tenant)
+        if flow is not None:
+            return end_flow(book, flow, record, event)
+        schedule = book.schedules.get(event.task)
+        if schedule is not None:
+            return schedule.tenant == tenant and end_schedule(book, schedule, record, event)
+        task = book.tasks.get(event.task)
+        if task is None or task.end_seq is not None:
+            task = self._find(event.task, tenant, record.seq)
             if task is None or not apply_settled(task, event):
                 return False
-            self._begin(task)
+            if task.id not in book.tasks:
+                begin_step(book, task)
         elif task.tenant != tenant or not apply_settled(task, event):
             return False
         task.end_seq = record.seq
         task.ended_at = record.at_ns // 1_000_000
-        if task.flow is not None:
-            self._count(task, "waiting")
-        self._touch(task)
+        if task.step is not None and not task.scheduled:
+            count(book, task, "waiting")
+        elif task.dead:
+            book.dead.bury(task, book.at_ms)
+        book.touch(task)
         return True
 
     def _flow(self, record: Record, reading: Reading) -> bool:
-        verb = reading.address.rest
+        address = reading.address
+        event = reading.event
+        if address.rest != "run":
+            said = event if isinstance(event, Command) else None
+            take_command(self._book, record, address, said, reading.problem)
+            return True
         flow = Flow(
+            id=reading.resource,
             seq=record.seq,
-            tenant=reading.address.tenant,
-            name="" if verb == "run" else verb,
+            tenant=address.tenant,
             posted_at=record.at_ns // 1_000_000,
             shard=record.seq % SHARDS,
             error=reading.problem,
             steps={},
-            known=set(),
-            dirty=True,
+            rows={},
         )
-        if isinstance(reading.event, FlowRun):
-            plan(flow, reading.event)
-        self.flows[flow.seq] = flow
-        self._dirty_flows.append(flow)
+        if isinstance(event, FlowRun):
+            plan(flow, event)
+        self._book.flows[flow.id] = flow
+        self._book.touch_flow(flow)
         return True
 
-    def _epoch(self, record: Record, reading: Reading) -> bool:
-        if reading.problem is not None:
-            return False
+    def _epoch(self, record: Record, _reading: Reading) -> bool:
+        """Also one that cannot be read: the server's guard names it from here on."""
         self.epoch = record.seq
         return True
 
@@ -264,35 +390,78 @@ class Aggregator:
         if not isinstance(event, Merged) or event.epoch != self.epoch:
             return False
         tenant = reading.address.tenant
-        task = self.tasks.get(event.task)
-        if task is not None:
-            if task.tenant != tenant or task.flow is not None or not _untouched(task):
-                return False
-            del self.tasks[task.id]  # a store deletes its row after it wrote those that changed
-            self._merges.append(Merge(task.seq, tenant, event.same_as))
-            return True
-        flow = self._flow_of(event.task, tenant)
-        if flow is None or flow.state != "waiting" or flow.known:
+        book = self._book
+        task = book.tasks.get(event.task)
+        flow = book.flows.get(event.task)
+        schedule = book.schedules.get(event.task)
+        command = book.commands.get(event.task)
+        row = task or flow or schedule or command
+        if row is None or row.tenant != tenant:
             return False
-        del self.flows[flow.seq]
-        self._merges.append(Merge(flow.seq, tenant, event.same_as))
+        if task is not None:
+            if task.step is not None or not _untouched(task):
+                return False
+            del book.tasks[task.id]
+        elif flow is not None:
+            if flow.flow is not None or flow.state != "waiting" or flow.rows or flow.generation:
+                return False
+            del book.flows[flow.id]
+        elif schedule is not None:
+            if schedule.number or schedule.ended:
+                return False
+            del book.schedules[schedule.id]
+        elif command is not None:
+            book.answered(command)
+        # A store deletes its row after it wrote those that changed.
+        book.merges.append(Merge(row.seq, tenant, event.same_as))
         return True
+
+    def _answered(self, record: Record, reading: Reading) -> bool:
+        event = reading.event
+        if not isinstance(event, Answered) or event.epoch != self.epoch:
+            return False
+        self._now(record)
+        return take_answer(self._book, record, reading.address.tenant, event)
 
     def _expanded(self, _record: Record, reading: Reading) -> bool:
         event = reading.event
         if not isinstance(event, Expanded) or event.epoch != self.epoch:
             return False
-        flow = self._flow_of(event.task, reading.address.tenant)
-        step = flow.steps.get(event.step) if flow is not None else None
-        if flow is None or flow.ended or step is None or step.total is not None:
+        flow = live_flow(self._book, event.task, reading.address.tenant)
+        return flow is not None and take_expansion(self._book, flow, event)
+
+    def _entered(self, record: Record, reading: Reading) -> bool:
+        event = reading.event
+        if not isinstance(event, Entered) or event.epoch != self.epoch:
             return False
-        if step.follows is not None:
+        book, tenant = self._book, reading.address.tenant
+        if enter(book, record, tenant, event):
+            return True
+        return wake(book, event.task, tenant) and enter(book, record, tenant, event)
+
+    def _skipped(self, record: Record, reading: Reading) -> bool:
+        event = reading.event
+        if not isinstance(event, Skipped) or event.epoch != self.epoch:
             return False
-        if event.error is None:
-            expand(flow, step, event.items)
-        else:
-            step.total = step.failed = 1
-        self._touch_flow(flow)
+        book, tenant = self._book, reading.address.tenant
+        if skip(book, record, tenant, event):
+            return True
+        return wake(book, event.task, tenant) and skip(book, record, tenant, event)
+
+    def _fired(self, record: Record, reading: Reading) -> bool:
+        event = reading.event
+        if not isinstance(event, Fired) or event.epoch != self.epoch:
+            return False
+        return fire(self._book, record, reading.address.tenant, event)
+
+    def _halted(self, _record: Record, reading: Reading) -> bool:
+        event = reading.event
+        if not isinstance(event, Halted) or event.epoch != self.epoch:
+            return False
+        flow = live_flow(self._book, event.task, reading.address.tenant)
+        if flow is None or flow.cancel is not None:
+            return False
+        mark_cancelled(self._book, flow, event.reason)
         return True
 
     def _notice(self, _record: Record, reading: Reading) -> bool:
@@ -300,94 +469,27 @@ class Aggregator:
         event = reading.event
         return isinstance(event, Budget | Quarantined) and event.epoch == self.epoch
 
-    # Steps and workflows.
+    # What several kinds need.
 
-    def _flow_of(self, task_id: str, tenant: str) -> Flow | None:
-        """The workflow with this id, if it is this tenant's."""
-        seq = _number(task_id)
-        flow = None if seq is None else self.flows.get(seq)
-        return flow if flow is not None and flow.tenant == tenant else None
+    def _find(self, task_id: str, tenant: str, seq: int, attempt: int = 0) -> Task | None:
+        """A step that has no row yet, or what ended and was started again just now.
 
-    def _step(self, task_id: str, tenant: str, seq: int) -> Task | None:
-        """A row for `<flow>.<step>.<index>` if that is a step which has none yet."""
-        head, _, rest = task_id.partition(".")
-        name, _, index = rest.partition(".")
-        flow = self._flow_of(head, tenant)
-        idx = _number(index)
-        if flow is None or flow.ended or idx is None or rest in flow.known:
-            return None
-        step = flow.steps.get(name)
-        if step is None:
-            return None
-        return Task(
-            id=task_id,
-            seq=seq,
-            tenant=tenant,
-            capability=step.capability,
-            priority=step.priority,
-            flow=flow.seq,
-            step=name,
-            idx=idx,
-        )
+        attempt: which one begins, if one does.
+        """
+        book = self._book
+        found = find_step(book, task_id, tenant, seq, attempt)
+        if found is None and wake(book, task_id, tenant):
+            found = book.tasks.get(task_id)
+            if found is None or found.end_seq is not None:
+                found = find_step(book, task_id, tenant, seq, attempt)
+        return found if found is not None and found.tenant == tenant else None
 
-    def _begin(self, task: Task) -> None:
-        """The first event of a step counts: from here on it has a row."""
-        if task.flow is None:
-            return
-        flow = self.flows[task.flow]
-        flow.known.add(f"{task.step}.{task.idx}")
-        flow.open += 1
-        if task.state == "running" and flow.state == "waiting":
-            flow.state = "running"
-        self.tasks[task.id] = task
-
-    def _count(self, task: Task, before: TaskState) -> None:
-        """A step went from `before` to its present state: its workflow's counts follow."""
-        flow = self.flows.get(task.flow) if task.flow is not None else None
-        step = flow.steps.get(task.step or "") if flow is not None else None
-        if flow is None or step is None:
-            return
-        if before == "running":
-            step.running -= 1
-        if task.state == "running":
-            step.running += 1
-        elif task.state == "succeeded":
-            step.succeeded += 1
-        elif task.state != "waiting":
-            step.failed += 1
-        if task.ended:
-            flow.open -= 1
-        self._touch_flow(flow)
-
-    def _end_flow(
-        self, flow: Flow, record: Record, state: TaskState, error: Failure | None
-    ) -> bool:
-        if flow.ended or flow.open:
-            return False
-        flow.state = state
-        flow.error = error or flow.error
-        flow.end_seq = record.seq
-        flow.ended_at = record.at_ns // 1_000_000
-        self._touch_flow(flow)
-        return True
-
-    def _touch(self, task: Task) -> None:
-        if not task.dirty:
-            task.dirty = True
-            self._dirty.append(task)
-
-    def _touch_flow(self, flow: Flow) -> None:
-        if not flow.dirty:
-            flow.dirty = True
-            self._dirty_flows.append(flow)
+    def _now(self, record: Record) -> int:
+        """The time of the fold: that of the latest record, which never goes back."""
+        book = self._book
+        book.at_ms = max(book.at_ms, record.at_ns // 1_000_000)
+        return book.at_ms
 
 
 def _untouched(life: Life) -> bool:
     return life.state == "waiting" and life.attempt == 0
-
-
-def _number(text: str) -> int | None:
-    """`text` as a sequence or an index, if it is written the one way that we write it."""
-    if not text.isdecimal() or not text.isascii() or len(text) > 19:
-        return None
-    return int(text) if text == "0" or text[0] != "0" else None

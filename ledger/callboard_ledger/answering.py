@@ -9,47 +9,41 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Literal
 
 import msgspec
-from msgspec import UNSET, Meta, Raw, UnsetType
 
 from callboard_broker.connection import Connection, NoResponder, Sink
-from callboard_broker.direct import get_message
-from callboard_broker.errors import (
-    BadInput,
-    BoardUnreachable,
-    CallboardError,
-    StreamMissing,
-    UnknownTask,
-)
-from callboard_broker.rule import TaskState
+from callboard_broker.errors import BadInput, BoardUnreachable, CallboardError, UnknownTask
 from callboard_broker.streams import Topology
 from callboard_broker.subjects import ALL_TENANTS
-from callboard_broker.wire import (
-    BlobRef,
-    Dispatch,
-    Outcome,
-    Settled,
-    decode_event,
-    decode_flow_run,
-    decode_post,
-)
 from callboard_ledger.aggregate import Aggregator
-from callboard_ledger.rows import Flow, Task
+from callboard_ledger.contents import Contents
+from callboard_ledger.questions import (
+    VERBS,
+    HistoryQuestion,
+    ListQuestion,
+    PositionQuestion,
+    StatusQuestion,
+)
+from callboard_ledger.rows import CommandRow, Row
 from callboard_ledger.store import Query, Store
+from callboard_ledger.viewing import view, view_pending
 from callboard_ledger.views import (
     Answer,
+    CommandView,
     Complaint,
     ErrorView,
     FlowView,
+    HistoryView,
     ListView,
     PositionView,
+    RowView,
+    ScheduleView,
     TaskView,
-    view,
 )
+from callboard_ledger.workflows import number
 
-__all__ = ["VERBS", "Answering", "ListQuestion", "PositionQuestion", "StatusQuestion"]
+__all__ = ["Answering"]
 
 _log = logging.getLogger(__name__)
 
@@ -57,40 +51,8 @@ _QUEUE = "ledger"
 _MOST_ASKED = 20_000  # questions that may wait; all handles of a big client ask after an outage
 _AT_ONCE = 64
 _ANSWER_BYTES = 900 * 1024
+_COMMANDS_TOLD = 100
 _HOPS = 8  # a merge names a post that is no merge itself, unless somebody meddled
-
-Id = Annotated[str, Meta(min_length=1, max_length=128)]
-
-
-class StatusQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One task or workflow. fresh: answer only when everything stored by now has been folded.
-    payload, result: whether to fetch them from the journal."""
-
-    id: Id
-    fresh: bool = False
-    payload: bool = False
-    result: bool = True
-
-
-class ListQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Tasks and workflows, the newest first, below the id `before`."""
-
-    state: TaskState | None = None
-    kind: Literal["task", "flow"] | None = None
-    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
-    before: Id | None = None
-    fresh: bool = False
-
-
-class PositionQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How far the ledger is."""
-
-
-VERBS: dict[str, type[StatusQuestion | ListQuestion | PositionQuestion]] = {
-    "status": StatusQuestion,
-    "list": ListQuestion,
-    "position": PositionQuestion,
-}
 
 
 class Answering:
@@ -116,6 +78,7 @@ class Answering:
         self._flush = flush
         self._catch_up = catch_up
         self._position = position
+        self._contents = Contents(connection, topology)
         self._asked = 0
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
@@ -185,20 +148,54 @@ class Answering:
             await self._catch_up()
         if isinstance(question, ListQuestion):
             return self._list(tenant, question)
+        if isinstance(question, HistoryQuestion):
+            return await self._history(tenant, question)
         return await self._status(tenant, question)
 
-    async def _status(self, tenant: str, question: StatusQuestion) -> TaskView | FlowView:
+    async def _status(self, tenant: str, question: StatusQuestion) -> RowView:
         row = self._row(question.id)
-        if row is None or tenant not in (row.tenant, ALL_TENANTS):
+        if row is None:
+            return self._pending(tenant, question.id)
+        if tenant not in (row.tenant, ALL_TENANTS):
             raise UnknownTask(question.id, tenant)
         answer = view(row)
         if answer.id != question.id:
             answer.same_as = answer.id
-        if question.result and answer.state == "succeeded" and answer.end_seq is not None:
-            await self._add_result(answer, answer.end_seq)
+        if isinstance(row, CommandRow) or isinstance(answer, CommandView):
+            return answer
+        if question.result and answer.state == "succeeded":
+            await self._add_result(answer)
         if question.payload:
-            await self._add_payload(answer)
+            await self._contents.add_payload(answer, row)
+        if question.why and isinstance(answer, TaskView):
+            await self._contents.add_why(answer)
         return answer
+
+    async def _add_result(self, answer: TaskView | FlowView | ScheduleView) -> None:
+        if not isinstance(answer, ScheduleView):
+            await self._contents.add_result(answer)
+
+    def _pending(self, tenant: str, row_id: str) -> TaskView:
+        """A step of a live workflow that has no row yet. Raises `UnknownTask`."""
+        flow_id, *rest = row_id.rsplit(".", 2)
+        flow = self._aggregator.flows.get(flow_id) if len(rest) == 2 else None
+        if flow is None or flow.ended or tenant not in (flow.tenant, ALL_TENANTS):
+            raise UnknownTask(row_id, tenant)
+        step, index = flow.steps.get(rest[0]), number(rest[1])
+        if step is None or index is None or index >= (1 if step.total is None else step.total):
+            raise UnknownTask(row_id, tenant)
+        return view_pending(flow, step, index)
+
+    async def _history(self, tenant: str, question: HistoryQuestion) -> HistoryView:
+        row = self._row(question.id)
+        if row is None or isinstance(row, CommandRow) or tenant not in (row.tenant, ALL_TENANTS):
+            raise UnknownTask(question.id, tenant)
+        self._flush()
+        words = row.id.split(".")
+        around = [".".join(words[:length]) for length in range(len(words), 0, -2)]
+        commands = self._store.commands_about(around, _COMMANDS_TOLD)
+        own = [command for command in commands if command.tenant == row.tenant]
+        return await self._contents.history(row, own)
 
     def _list(self, tenant: str, question: ListQuestion) -> ListView:
         self._flush()
@@ -206,27 +203,33 @@ class Answering:
             tenant=None if tenant == ALL_TENANTS else tenant,
             state=question.state,
             kind=question.kind,
+            capability=question.capability,
+            flow=question.flow,
+            dead=question.dead,
             before=None if question.before is None else self._sequence(question.before),
             limit=question.limit,
         )
-        rows = self._store.find(query)
-        return ListView([view(row) for row in rows], self._aggregator.position)
+        found = [view(row) for row in self._store.find(query)]
+        items = [item for item in found if not isinstance(item, CommandView)]
+        return ListView(items, self._aggregator.position)
 
-    def _row(self, row_id: str) -> Task | Flow | None:
+    def _row(self, row_id: str) -> Row | None:
         """The row with this id, or the one that it repeats."""
         for _ in range(_HOPS):
-            task = self._aggregator.tasks.get(row_id)
-            if task is not None:
-                return task
-            seq = int(row_id) if row_id.isascii() and row_id.isdecimal() else None
-            if seq is not None and (flow := self._aggregator.flows.get(seq)) is not None:
-                return flow
+            found = self._aggregator.row(row_id)
+            if found is not None:
+                return found
             self._flush()
-            row = self._store.task(row_id)
-            if row is not None or seq is None or seq >= 2**63:
-                return row
-            if (flow := self._store.flow(seq)) is not None:
+            if (task := self._store.task(row_id)) is not None:
+                return task
+            if (flow := self._store.flow(row_id)) is not None:
                 return flow
+            seq = number(row_id)
+            if seq is None:
+                return None
+            kept = self._store.schedule(seq) or self._store.command(seq)
+            if kept is not None:
+                return kept
             merge = self._store.merge(seq)
             if merge is None:
                 return None
@@ -235,56 +238,10 @@ class Answering:
 
     def _sequence(self, row_id: str) -> int:
         """The place of an id in the order of rows."""
-        if row_id.isascii() and row_id.isdecimal() and len(row_id) <= 18:
-            return int(row_id)
+        seq = number(row_id)
+        if seq is not None:
+            return seq
         row = self._row(row_id)
         if row is None:
             raise BadInput("before", f"{row_id!r} is not the id of a task or workflow")
         return row.seq
-
-    async def _add_result(self, answer: TaskView | FlowView, end_seq: int) -> None:
-        kind = "settled" if isinstance(answer, FlowView) else "outcome"
-        data = await self._stored(end_seq)
-        event = None if data is None else decode_event(kind, data)
-        if isinstance(event, Outcome | Settled):
-            answer.result_blob = event.blob
-            if event.blob is None:
-                answer.result = event.result
-
-    async def _add_payload(self, answer: TaskView | FlowView) -> None:
-        if isinstance(answer, TaskView) and answer.post_seq is None:
-            seq = answer.dispatch_seq
-        else:
-            seq = answer.post_seq
-        data = await self._stored(seq)
-        if data is None:
-            return
-        try:
-            payload, answer.payload_blob = _payload(answer, data)
-        except BadInput:
-            return  # the post cannot be read; the answer's error says why
-        if answer.payload_blob is None:
-            answer.payload = payload
-
-    async def _stored(self, seq: int | None) -> bytes | None:
-        """The data of a journal's message; None if it was removed since."""
-        if seq is None:
-            return None
-        try:
-            record = await get_message(self._connection, self._topology.journal, seq)
-        except StreamMissing:
-            raise
-        except LookupError:
-            return None
-        return record.data
-
-
-def _payload(answer: TaskView | FlowView, data: bytes) -> tuple[Raw | UnsetType, BlobRef | None]:
-    """What the post of `answer`, or a step's dispatch, carries."""
-    if isinstance(answer, FlowView):
-        return decode_flow_run(data).inputs, None
-    if answer.post_seq is not None:
-        post = decode_post(data)
-        return post.payload, post.blob
-    event = decode_event("dispatch", data)
-    return (event.payload, event.blob) if isinstance(event, Dispatch) else (UNSET, None)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from callboard_broker.errors import BadInput
-from callboard_broker.graph import chart
+from callboard_broker.graph import Graph, chart
 from callboard_broker.wire import Failure, FlowRun
-from callboard_ledger.rows import Flow, FlowStep
+from callboard_ledger.rows import Flow, FlowStep, StepPlan
 
-__all__ = ["expand", "plan"]
+__all__ = ["downstream", "expand", "feeds", "lay_out", "plan"]
 
 
 def plan(flow: Flow, run: FlowRun) -> None:
@@ -20,16 +20,57 @@ def plan(flow: Flow, run: FlowRun) -> None:
     except BadInput as error:
         flow.error = Failure("BadInput", error.reason, field=error.field)
         return
-    for name, node in graph.nodes.items():
-        total = 1 if node.step.each is None and node.follows is None else None
-        flow.steps[name] = FlowStep(
-            name, node.step.capability, total, priority=node.step.priority, follows=node.follows
-        )
+    lay_out(flow, _plans(graph))
 
 
-def expand(flow: Flow, step: FlowStep, items: int) -> None:
-    """A fan-out has `items` elements, and so has every step that follows it item by item."""
+def lay_out(flow: Flow, plans: tuple[StepPlan, ...]) -> None:
+    """Nothing of the workflow has begun."""
+    for step in plans:
+        flow.steps[step.id] = FlowStep(step, None if step.fans_out else 1)
+
+
+def expand(flow: Flow, step: FlowStep, items: int | None) -> None:
+    """A fan-out has `items` elements, and so has every step that follows it item by item.
+
+    None: nobody knows any more.
+    """
     step.total = items
     for other in flow.steps.values():
-        if other.follows == step.id:
+        if other.plan.follows == step.plan.id:
             expand(flow, other, items)
+
+
+def downstream(flow: Flow, name: str) -> set[str]:
+    """The step `name` and every one that depends on it, however far."""
+    found = {name}
+    for step in flow.steps.values():  # each stands after those that it depends on
+        plan = step.plan
+        if plan.follows in found or not found.isdisjoint(plan.needs):
+            found.add(plan.id)
+    return found
+
+
+def feeds(flow: Flow, name: str) -> list[FlowStep]:
+    """The steps that name this one."""
+    return [
+        step for step in flow.steps.values() if name in step.plan.needs or step.plan.follows == name
+    ]
+
+
+def _plans(graph: Graph) -> tuple[StepPlan, ...]:
+    return tuple(
+        StepPlan(
+            name,
+            node.step.capability,
+            node.step.priority,
+            node.step.each is not None,
+            node.follows,
+            tuple(sorted(node.needs)),
+            node.tolerated,
+            node.step.join,
+            node.step.gate,
+            None if node.graph is None else _plans(node.graph),
+            node.step.compensate is not None,
+        )
+        for name, node in graph.nodes.items()
+    )

@@ -13,7 +13,9 @@ from callboard_broker.record import Record
 from callboard_broker.subjects import REFUSED_TENANT, Address, Subjects
 from callboard_broker.wire import (
     EVENTS,
+    VERBS,
     Budget,
+    Command,
     Epoch,
     Event,
     Failure,
@@ -21,6 +23,7 @@ from callboard_broker.wire import (
     Outcome,
     Post,
     Quarantined,
+    decode_command,
     decode_event,
     decode_flow_run,
     decode_post,
@@ -37,11 +40,12 @@ class Reading(msgspec.Struct, gc=False):
 
     address: whose it is and of which kind. event: None where there is nothing to decode, or where
     it could not be. resource: the id of the task or workflow it is about, or empty. actor:
-    `client`, `router`, or the host's name. problem: why it could not be read.
+    `client` (and who that says they are), `router`, or the host's name. problem: why it could not
+    be read.
     """
 
     address: Address
-    event: Post | FlowRun | Event | None = None
+    event: Post | FlowRun | Command | Event | None = None
     resource: str = ""
     actor: str = ROUTER
     problem: Failure | None = None
@@ -63,13 +67,17 @@ def read(subjects: Subjects, record: Record) -> Reading:
             if isinstance(event, Quarantined):
                 return Reading(address, event, str(event.seq))
             if isinstance(event, Budget):
-                return Reading(address, event)
+                return Reading(address, event, "", _client(event.by) if event.by else ROUTER)
             return Reading(address, event, event.task)
         if kind == "flow":
             if address.rest == "run":
                 return Reading(address, decode_flow_run(record.data), str(record.seq), CLIENT)
-            unknown = _bad("verb", f"{address.rest!r} is not a command of this version; use run")
-            return Reading(address, None, str(record.seq), CLIENT, unknown)
+            if address.rest in VERBS:
+                command = decode_command(record.data)
+                return Reading(address, command, command.id, _client(command.by))
+            known = ", ".join(("run", *VERBS))
+            why = f"{address.rest!r} is not a command of this version; use one of {known}"
+            return Reading(address, None, str(record.seq), CLIENT, _bad("verb", why))
     except BadInput as error:
         resource, actor = (str(record.seq), CLIENT) if kind in ("post", "flow") else ("", ROUTER)
         if kind == "outcome":
@@ -80,6 +88,10 @@ def read(subjects: Subjects, record: Record) -> Reading:
         return Reading(address, None, "", claimed, _bad("subject", address.reason))
     unknown = _bad("kind", f"{kind!r} is not an event of this version")
     return Reading(address, None, "", ROUTER, unknown)
+
+
+def _client(by: str) -> str:
+    return f"{CLIENT} {by}" if by else CLIENT
 
 
 def _bad(field: str, reason: str) -> Failure:

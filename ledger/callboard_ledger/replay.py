@@ -17,25 +17,20 @@ from callboard_broker.record import Record
 from callboard_broker.rule import TaskState
 from callboard_broker.streams import Topology
 from callboard_broker.subjects import Subjects
-from callboard_broker.wire import (
-    Dispatch,
-    Expanded,
-    Failure,
-    Lost,
-    Merged,
-    Outcome,
-    Quarantined,
-    Settled,
-)
+from callboard_broker.wire import Merged
 from callboard_ledger.aggregate import Aggregator, Verdict
 from callboard_ledger.reading import Reading, read
-from callboard_ledger.rows import Flow, Task
+from callboard_ledger.rows import CommandRow, Flow, Row, Schedule, Task
 from callboard_ledger.scan import scan
-from callboard_ledger.views import FlowView, TaskView, view
+from callboard_ledger.viewing import view
+from callboard_ledger.views import FlowView, ScheduleView, TaskView
+from callboard_ledger.wording import in_words
 
 __all__ = ["Moment", "Replay", "Replayed", "replay"]
 
 _FORGET_EVERY = 10_000
+
+_Shown = TaskView | FlowView | ScheduleView
 
 
 class Moment(msgspec.Struct, frozen=True):
@@ -52,9 +47,10 @@ class Moment(msgspec.Struct, frozen=True):
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):
-    """The state after sequence `position`. tasks, flows: how many there are of each state. rows:
-    in the order in which they appeared, without those that were given away as they ended. void,
-    malformed: records that meant nothing."""
+    """The state after sequence `position`. tasks, flows: how many there are of each state; a
+    schedule is counted by the tasks that it made. rows: in the order in which they appeared,
+    without those that were given away as they ended. void, malformed: records that meant
+    nothing."""
 
     position: int
     at: int
@@ -63,7 +59,7 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
     malformed: int
     tasks: dict[TaskState, int]
     flows: dict[TaskState, int]
-    rows: list[TaskView | FlowView]
+    rows: list[_Shown]
     timeline: list[Moment]
 
 
@@ -83,7 +79,7 @@ class Replay:
         until_ms: int | None = None,
         about: str | None = None,
         tenant: str | None = None,
-        ended: Callable[[TaskView | FlowView], None] | None = None,
+        ended: Callable[[_Shown], None] | None = None,
     ) -> None:
         self._subjects = subjects
         self._until_seq = until_seq
@@ -93,7 +89,7 @@ class Replay:
         self._give = ended
         self._given: dict[type, Counter[TaskState]] = {Task: Counter(), Flow: Counter()}
         self._fold = Aggregator(subjects)
-        self._rows: dict[str, Task | Flow] = {}
+        self._rows: dict[str, Task | Flow | Schedule] = {}
         self._timeline: list[Moment] = []
         self._at = 0
 
@@ -105,16 +101,15 @@ class Replay:
         if self._until_ms is not None and at > self._until_ms:
             return True
         reading = read(self._subjects, record)
+        about = self._fold.target(reading.resource) or reading.resource  # of an answer, the command
         verdict = self._fold.fold(record, reading)
         self._at = max(self._at, at)
         if verdict == "accepted" and isinstance(reading.event, Merged):
             self._rows.pop(reading.resource, None)
-        if self._concerns(reading.resource):
-            row = self._fold.row(reading.resource)
-            if row is not None and self._tenant in (None, row.tenant):
-                self._rows[row.id] = row
+        if self._concerns(about):
+            self._note(about)
             if self._about is not None and self._tenant in (None, reading.address.tenant):
-                self._tell(record, reading, verdict)
+                self._tell(record, reading, about, verdict)
         if self._fold.unsaved >= _FORGET_EVERY:
             self._forget()
         return False
@@ -132,9 +127,21 @@ class Replay:
             malformed=fold.malformed,
             tasks=self._count(Task),
             flows=self._count(Flow),
-            rows=[view(row) for row in rows],
+            rows=[shown for row in rows if isinstance(shown := view(row), _Shown)],
             timeline=self._timeline,
         )
+
+    def _note(self, resource: str) -> None:
+        """Keep the row that the last record was about; a schedule's new task is one, too."""
+        row = self._fold.row(resource)
+        rows: list[Row | None] = [row]
+        if isinstance(row, Schedule) and row.last is not None:
+            rows.append(self._fold.row(row.last))
+        for found in rows:
+            if found is None or isinstance(found, CommandRow):
+                continue
+            if self._tenant in (None, found.tenant):
+                self._rows[found.id] = found
 
     def _concerns(self, resource: str) -> bool:
         if not resource:
@@ -142,64 +149,44 @@ class Replay:
         about = self._about
         return about is None or resource == about or resource.startswith(f"{about}.")
 
-    def _tell(self, record: Record, reading: Reading, verdict: Verdict) -> None:
+    def _tell(self, record: Record, reading: Reading, about: str, verdict: Verdict) -> None:
         self._timeline.append(
             Moment(
                 record.seq,
                 record.at_ns // 1_000_000,
                 reading.address.kind,
-                reading.resource,
+                about,
                 reading.actor,
-                _what(reading),
+                in_words(reading),
                 verdict,
             )
         )
 
     def _count(self, kind: type[Task | Flow]) -> dict[TaskState, int]:
         counts = self._given[kind].copy()
-        counts.update(row.state for row in self._rows.values() if isinstance(row, kind))
+        counts.update(row.state for row in self._rows.values() if type(row) is kind)
         return dict(counts)
 
     def _forget(self) -> None:
-        """Nothing can change what has ended: the fold drops it, and this gives it away."""
+        """Nothing can change what the fold drops: this gives it away."""
         changes = self._fold.changes()
-        changed: list[Task | Flow] = [*changes.tasks, *changes.flows]
-        self._fold.saved(changes)
+        gone = set(changes.gone)
+        final = self._fold.saved(changes)
+        if gone:
+            self._rows = {name: row for name, row in self._rows.items() if row.seq not in gone}
         if self._give is None:
             return
-        for row in changed:
-            if row.ended and self._rows.pop(row.id, None) is not None:
+        for row in final:
+            if self._rows.pop(row.id, None) is None or isinstance(row, CommandRow):
+                continue
+            if not isinstance(row, Schedule):
                 self._given[type(row)][row.state] += 1
-                self._give(view(row))
+            shown = view(row)
+            if isinstance(shown, _Shown):
+                self._give(shown)
 
 
 async def replay(connection: Connection, topology: Topology, replaying: Replay) -> Replayed:
     """Feed the journal to `replaying`. Raises what reading raises."""
     await scan(connection, topology.journal, replaying.feed)
     return replaying.result()
-
-
-def _what(reading: Reading) -> str:
-    """What an event says, in a few words."""
-    event = reading.event
-    if reading.problem is not None:
-        return _failure(reading.problem)
-    if isinstance(event, Dispatch):
-        return f"attempt {event.attempt} to {reading.address.pool}/{reading.address.rest}"
-    if isinstance(event, Outcome):
-        result = "succeeded" if event.error is None else _failure(event.error)
-        return f"attempt {event.attempt} on {event.host}: {result}"
-    if isinstance(event, Lost):
-        return f"attempt {event.attempt}: {event.reason}"
-    if isinstance(event, Settled):
-        return event.state if event.error is None else f"{event.state}: {_failure(event.error)}"
-    if isinstance(event, Merged):
-        return f"the same as {event.same_as}"
-    if isinstance(event, Expanded):
-        return f"{event.step}: {event.items} items"
-    return event.reason if isinstance(event, Quarantined) else reading.address.rest
-
-
-def _failure(failure: Failure) -> str:
-    field = f" ({failure.field})" if failure.field else ""
-    return f"{failure.type}{field}: {failure.message}"

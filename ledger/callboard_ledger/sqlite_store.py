@@ -4,72 +4,50 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from callboard_broker.wire import Failure
-from callboard_ledger.rows import Changes, Flow, FlowStep, Merge, Task
+from callboard_broker.rule import TaskState
+from callboard_ledger.dead import DEAD_WINDOW_MS, MAX_DEAD, MAX_DEAD_FLOWS
+from callboard_ledger.rows import Changes, CommandRow, Flow, Merge, Schedule, Task
+from callboard_ledger.sqlite_rows import (
+    COMMAND_COLUMNS,
+    FLOW_COLUMNS,
+    PUT_COMMAND,
+    PUT_FLOW,
+    PUT_POSITION,
+    PUT_SCHEDULE,
+    PUT_TASK,
+    SCHEDULE_COLUMNS,
+    SCHEMA,
+    TABLES,
+    TASK_COLUMNS,
+    command_of,
+    command_row,
+    flow_of,
+    flow_row,
+    schedule_of,
+    schedule_row,
+    task_of,
+    task_row,
+)
 from callboard_ledger.store import Query
 
 __all__ = ["SqliteStore"]
 
-_SCHEMA = 1
-_LIVE = "('waiting', 'running')"
+_LIVE = "state IN ('waiting', 'running') AND state <> 'succeeded'"
+_DEAD = "state IN ('failed', 'cancelled', 'expired') AND state <> 'succeeded'"
+# The second half names the partial index of what has not succeeded.
 
-_TABLES = f"""
-CREATE TABLE position (
-    stream TEXT PRIMARY KEY, created TEXT NOT NULL, seq INTEGER NOT NULL, epoch INTEGER NOT NULL,
-    void INTEGER NOT NULL, malformed INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE tasks (
-    seq INTEGER PRIMARY KEY, tenant TEXT NOT NULL, capability TEXT NOT NULL, state TEXT NOT NULL,
-    attempt INTEGER NOT NULL, lost INTEGER NOT NULL, secret TEXT NOT NULL, error TEXT,
-    priority INTEGER NOT NULL, shard INTEGER, posted_at INTEGER, dispatched_at INTEGER,
-    ended_at INTEGER, host TEXT, dispatch_seq INTEGER, end_seq INTEGER,
-    flow INTEGER, step TEXT, idx INTEGER
-);
-CREATE INDEX tasks_of_tenant ON tasks (tenant, seq);
-CREATE INDEX tasks_in_state ON tasks (state, seq) WHERE state <> 'succeeded';
-CREATE UNIQUE INDEX tasks_of_flow ON tasks (flow, step, idx) WHERE flow IS NOT NULL;
-CREATE TABLE flows (
-    seq INTEGER PRIMARY KEY, tenant TEXT NOT NULL, name TEXT NOT NULL, state TEXT NOT NULL,
-    posted_at INTEGER NOT NULL, ended_at INTEGER, end_seq INTEGER, shard INTEGER, error TEXT,
-    steps TEXT NOT NULL
-);
-CREATE INDEX flows_of_tenant ON flows (tenant, seq);
-CREATE INDEX flows_live ON flows (seq) WHERE state IN {_LIVE};
-CREATE TABLE merges (seq INTEGER PRIMARY KEY, tenant TEXT NOT NULL, same_as TEXT NOT NULL);
-"""
-
-_TASK_COLUMNS = (
-    "seq, tenant, capability, state, attempt, lost, secret, error, priority, shard, posted_at, "
-    "dispatched_at, ended_at, host, dispatch_seq, end_seq, flow, step, idx"
-)
-_FLOW_COLUMNS = "seq, tenant, name, state, posted_at, ended_at, end_seq, shard, error, steps"
+_TASKS = f"SELECT {TASK_COLUMNS} FROM tasks"  # noqa: S608  constants, as below
+_FLOWS = f"SELECT {FLOW_COLUMNS} FROM flows"  # noqa: S608
+_SCHEDULES = f"SELECT {SCHEDULE_COLUMNS} FROM schedules"  # noqa: S608
+_COMMANDS = f"SELECT {COMMAND_COLUMNS} FROM commands"  # noqa: S608
 
 
-def _upsert(table: str, columns: str, kept: int) -> str:
-    """An upsert by `seq` that leaves the first `kept` columns as they are (and their indexes)."""
-    names = columns.split(", ")
-    changed = ", ".join(f"{name} = excluded.{name}" for name in names[kept:])
-    places = ", ".join("?" * len(names))
-    return (
-        f"INSERT INTO {table} ({columns}) VALUES ({places}) "  # noqa: S608  constants, see above
-        f"ON CONFLICT (seq) DO UPDATE SET {changed}"
-    )
-
-
-_PUT_TASK = _upsert("tasks", _TASK_COLUMNS, 3)
-_PUT_FLOW = _upsert("flows", _FLOW_COLUMNS, 3)
-_PUT_POSITION = "INSERT OR REPLACE INTO position VALUES (?, ?, ?, ?, ?, ?)"
-
-_json = msgspec.json.Encoder()
-_failure = msgspec.json.Decoder(Failure)
-_steps = msgspec.json.Decoder(list[FlowStep])
+_LETTERS: tuple[TaskState, ...] = ("failed", "expired")
 
 
 class SqliteStore:
@@ -90,131 +68,181 @@ class SqliteStore:
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = NORMAL")
             version = self._database.execute("PRAGMA user_version").fetchone()[0]
-            if version != _SCHEMA or not self._is_of_this_journal():
+            if version != SCHEMA or not self._is_of_this_journal():
                 self.clear()
         except BaseException:
             self._database.close()
             raise
 
     def load(self) -> Changes:
-        """The position and the rows that have not ended."""
+        """The position and the rows that an event may still change; see `Store.load`."""
         row = self._database.execute(
-            "SELECT seq, epoch, void, malformed FROM position WHERE stream = ?", (self._stream,)
+            "SELECT seq, at, epoch, void, malformed FROM position WHERE stream = ?",
+            (self._stream,),
         ).fetchone()
-        position, epoch, void, malformed = row or (0, 0, 0, 0)
-        flows = [
-            _flow(row)
-            for row in self._database.execute(
-                f"SELECT {_FLOW_COLUMNS} FROM flows WHERE state IN {_LIVE}"  # noqa: S608  constants
-            )
-        ]
-        for flow in flows:
-            rows = self._database.execute(
-                "SELECT step, idx, state FROM tasks WHERE flow = ?", (flow.seq,)
-            )
-            for step, idx, state in rows:
-                flow.known.add(f"{step}.{idx}")
-                flow.open += state in ("waiting", "running")
+        position, at_ms, epoch, void, malformed = row or (0, 0, 0, 0, 0)
+        flows = self._load_flows()
         tasks = [
-            _task(row)
-            for row in self._database.execute(
-                f"SELECT {_TASK_COLUMNS} FROM tasks WHERE state IN {_LIVE}"  # noqa: S608  constants
-            )
+            *map(task_of, self._select(f"{_TASKS} WHERE {_LIVE}")),
+            *map(task_of, self._dead(_TASKS, "(step IS NULL OR posted_at IS NOT NULL)", MAX_DEAD)),
         ]
+        known = {task.seq for task in tasks}
+        for flow in flows:
+            elements = self._select(f"{_TASKS} WHERE flow = ? AND step IS NOT NULL", flow.id)
+            tasks += [task_of(row) for row in elements if row[0] not in known]
         return Changes(
             position=position,
+            at_ms=at_ms,
             epoch=epoch,
             void=void,
             malformed=malformed,
             tasks=tasks,
             flows=flows,
+            schedules=[
+                schedule_of(row) for row in self._select(f"{_SCHEDULES} WHERE state = 'waiting'")
+            ],
+            commands=[
+                command_of(row)
+                for row in self._select(f"{_COMMANDS} WHERE state = 'waiting' ORDER BY seq")
+            ],
         )
 
     def save(self, changes: Changes) -> None:
-        """Upsert what changed, drop what turned out to be a merge, move the position."""
+        """Upsert what changed, drop what turned out to be no row, move the position."""
         with self._transaction() as database:
-            database.executemany(_PUT_TASK, map(_task_row, changes.tasks))
-            database.executemany(_PUT_FLOW, map(_flow_row, changes.flows))
+            for seq in changes.gone:
+                database.execute("DELETE FROM tasks WHERE seq = ?", (seq,))
+            database.executemany(PUT_TASK, map(task_row, changes.tasks))
+            database.executemany(PUT_FLOW, map(flow_row, changes.flows))
+            database.executemany(PUT_SCHEDULE, map(schedule_row, changes.schedules))
+            database.executemany(PUT_COMMAND, map(command_row, changes.commands))
             for merge in changes.merges:
-                database.execute("DELETE FROM tasks WHERE seq = ?", (merge.seq,))
-                database.execute("DELETE FROM flows WHERE seq = ?", (merge.seq,))
+                for table in ("tasks", "flows", "schedules", "commands"):
+                    database.execute(f"DELETE FROM {table} WHERE seq = ?", (merge.seq,))  # noqa: S608
                 database.execute(
                     "INSERT OR REPLACE INTO merges VALUES (?, ?, ?)",
                     (merge.seq, merge.tenant, merge.same_as),
                 )
-            position = (changes.position, changes.epoch, changes.void, changes.malformed)
-            database.execute(_PUT_POSITION, (self._stream, self._created, *position))
+            counts = (changes.epoch, changes.void, changes.malformed)
+            place = (self._stream, self._created, changes.position, changes.at_ms)
+            database.execute(PUT_POSITION, (*place, *counts))
 
     def task(self, task_id: str) -> Task | None:
         """The task with this id: a post's sequence, or `<flow>.<step>.<index>`."""
-        head, *rest = task_id.split(".")
-        if not _is_number(head):
-            return None
-        if not rest:
-            where, values = "seq = ? AND flow IS NULL", [head]
-        elif len(rest) == 2 and _is_number(rest[1]):
-            where, values = "flow = ? AND step = ? AND idx = ?", [head, *rest]
+        if _is_number(task_id):
+            rows = self._select(f"{_TASKS} WHERE seq = ? AND step IS NULL", int(task_id))
         else:
-            return None
-        row = self._database.execute(
-            f"SELECT {_TASK_COLUMNS} FROM tasks WHERE {where}",  # noqa: S608  constants
-            values,
-        ).fetchone()
-        return None if row is None else _task(row)
+            flow, step, index = ["", "", *task_id.rsplit(".", 2)][-3:]
+            if not flow or not _is_number(index):
+                return None
+            where = "flow = ? AND step = ? AND idx = ?"
+            rows = self._select(f"{_TASKS} WHERE {where}", flow, step, int(index))
+        return task_of(rows[0]) if rows else None
 
-    def flow(self, seq: int) -> Flow | None:
-        """The workflow posted at `seq`."""
-        row = self._database.execute(
-            f"SELECT {_FLOW_COLUMNS} FROM flows WHERE seq = ?",  # noqa: S608  constants
-            (seq,),
-        ).fetchone()
-        return None if row is None else _flow(row)
+    def flow(self, flow_id: str) -> Flow | None:
+        """The workflow with this id."""
+        rows = self._select(f"{_FLOWS} WHERE id = ?", flow_id)
+        return flow_of(rows[0]) if rows else None
+
+    def schedule(self, seq: int) -> Schedule | None:
+        """The schedule posted at `seq`."""
+        rows = self._select(f"{_SCHEDULES} WHERE seq = ?", seq)
+        return schedule_of(rows[0]) if rows else None
+
+    def command(self, seq: int) -> CommandRow | None:
+        """The command posted at `seq`."""
+        rows = self._select(f"{_COMMANDS} WHERE seq = ?", seq)
+        return command_of(rows[0]) if rows else None
+
+    def commands_about(self, targets: list[str], limit: int) -> list[CommandRow]:
+        """The last commands to one of these ids, the oldest first."""
+        places = ", ".join("?" * len(targets))
+        last = f"{_COMMANDS} WHERE target IN ({places}) ORDER BY seq DESC LIMIT ?"
+        return [command_of(row) for row in self._select(last, *targets, limit)][::-1]
 
     def merge(self, seq: int) -> Merge | None:
         """What the post at `seq` repeats."""
-        row = self._database.execute(
-            "SELECT seq, tenant, same_as FROM merges WHERE seq = ?", (seq,)
-        ).fetchone()
-        return None if row is None else Merge(*row)
+        rows = self._select("SELECT seq, tenant, same_as FROM merges WHERE seq = ?", seq)
+        return Merge(*rows[0]) if rows else None
 
-    def find(self, query: Query) -> list[Task | Flow]:
+    def find(self, query: Query) -> list[Task | Flow | Schedule]:
         """The rows that `query` asks for, the newest first."""
-        found: list[Task | Flow] = []
-        if query.kind != "flow":
-            found += [_task(row) for row in self._rows("tasks", _TASK_COLUMNS, query)]
-        if query.kind != "task":
-            found += [_flow(row) for row in self._rows("flows", _FLOW_COLUMNS, query)]
+        found: list[Task | Flow | Schedule] = []
+        kind, capability = query.kind, query.capability
+        if kind in (None, "task"):
+            found += map(task_of, self._found(_TASKS, query, {"capability = ?": capability}))
+        if kind in (None, "flow") and capability is None:
+            found += map(flow_of, self._found(_FLOWS, query, {}))
+        if kind in (None, "schedule") and query.flow is None and not query.dead:
+            wanted = {"capability = ?": capability}
+            found += map(schedule_of, self._found(_SCHEDULES, query, wanted))
         found.sort(key=lambda row: row.seq, reverse=True)
         return found[: query.limit]
 
     def clear(self) -> None:
         """Drop every row and the position; also how a store of an older schema is rebuilt."""
         with self._transaction() as database:
-            for table in ("position", "tasks", "flows", "merges"):
+            for table, statements in TABLES.items():
                 database.execute(f"DROP TABLE IF EXISTS {table}")
-            for statement in _TABLES.split(";"):
-                database.execute(statement)
-            database.execute(f"PRAGMA user_version = {_SCHEMA}")
+                for statement in statements.split(";"):
+                    database.execute(statement)
+            database.execute(f"PRAGMA user_version = {SCHEMA}")
 
     def close(self) -> None:
         """Close the file; a later use raises `sqlite3.ProgrammingError`."""
         self._database.close()
 
     def _is_of_this_journal(self) -> bool:
-        rows = self._database.execute("SELECT stream, created FROM position").fetchall()
+        rows = self._select("SELECT stream, created FROM position")
         return rows in ([], [(self._stream, self._created)])
 
-    def _rows(self, table: str, columns: str, query: Query) -> list[Any]:
-        asked = {"tenant = ?": query.tenant, "state = ?": query.state, "seq < ?": query.before}
+    def _load_flows(self) -> list[Flow]:
+        """Workflows that live or can be resumed, each with the sub-workflows below it."""
+        roots = self._select(f"{_FLOWS} WHERE {_LIVE} AND flow IS NULL")
+        flows = [flow_of(row) for row in roots]
+        flows += map(flow_of, self._dead(_FLOWS, "flow IS NULL", MAX_DEAD_FLOWS))
+        for flow in flows:  # grows while it is walked
+            if any(step.plan.flow is not None for step in flow.steps.values()):
+                flows += map(flow_of, self._select(f"{_FLOWS} WHERE flow = ?", flow.id))
+        return flows
+
+    def _dead(self, select: str, where: str, most: int) -> list[Any]:
+        """What can be started again, the oldest first: as much of it as the fold would keep."""
+        dead = f"{select} WHERE {_DEAD} AND {where} ORDER BY end_seq DESC LIMIT ?"
+        found = self._select(dead, most)
+        place = [name.strip() for name in select[7 : select.index(" FROM")].split(",")]
+        ended_at = place.index("ended_at")
+        if found:
+            oldest = found[0][ended_at] - DEAD_WINDOW_MS
+            found = [row for row in found if row[ended_at] > oldest]
+        return found[::-1]
+
+    def _found(self, select: str, query: Query, more: dict[str, str | None]) -> list[Any]:
+        """Rows of one table, the newest first; each state is looked up by itself, in order."""
+        asked: dict[str, str | int | None] = {
+            "tenant = ?": query.tenant,
+            "flow = ?": query.flow,
+            "seq < ?": query.before,
+            **more,
+        }
         wanted = {clause: value for clause, value in asked.items() if value is not None}
-        if table == "tasks" and query.state not in (None, "succeeded"):
-            wanted["state <> ?"] = "succeeded"  # names the partial index
-        where = " AND ".join(wanted) or "true"
-        return self._database.execute(
-            f"SELECT {columns} FROM {table} WHERE {where} "  # noqa: S608  constants, values bound
-            "ORDER BY seq DESC LIMIT ?",
-            (*wanted.values(), query.limit),
-        ).fetchall()
+        states: list[TaskState | None] = [query.state]
+        if query.dead:
+            states = [state for state in _LETTERS if query.state in (None, state)]
+        found: list[Any] = []
+        for state in states:
+            where, values = [*wanted], [*wanted.values()]
+            if state is not None:
+                where.append("state = ?")
+                values.append(state)
+            if state not in (None, "succeeded"):
+                where.append("state <> 'succeeded'")  # names the partial index
+            last = f"{select} WHERE {' AND '.join(where) or 'true'} ORDER BY seq DESC LIMIT ?"
+            found += self._select(last, *values, query.limit)
+        return found
+
+    def _select(self, statement: str, *values: object) -> list[Any]:
+        return self._database.execute(statement, values).fetchall()
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -229,68 +257,3 @@ class SqliteStore:
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= 18
-
-
-def _task_row(task: Task) -> tuple[object, ...]:
-    return (
-        task.seq,
-        task.tenant,
-        task.capability,
-        task.state,
-        task.attempt,
-        task.lost,
-        task.secret,
-        None if task.failure is None else _error(task.failure),
-        task.priority,
-        task.shard,
-        task.posted_at,
-        task.dispatched_at,
-        task.ended_at,
-        task.host,
-        task.dispatch_seq,
-        task.end_seq,
-        task.flow,
-        task.step,
-        task.idx,
-    )
-
-
-def _flow_row(flow: Flow) -> tuple[object, ...]:
-    return (
-        flow.seq,
-        flow.tenant,
-        flow.name,
-        flow.state,
-        flow.posted_at,
-        flow.ended_at,
-        flow.end_seq,
-        flow.shard,
-        None if flow.error is None else _error(flow.error),
-        _json.encode(list(flow.steps.values())).decode(),
-    )
-
-
-def _task(row: Sequence[Any]) -> Task:
-    names = _TASK_COLUMNS.split(", ")
-    fields = dict(zip(names, row, strict=True))
-    error = fields.pop("error")
-    task = Task(**fields, failure=None if error is None else _failure.decode(error))
-    task.id = str(task.seq) if task.flow is None else f"{task.flow}.{task.step}.{task.idx}"
-    return task
-
-
-def _flow(row: Sequence[Any]) -> Flow:
-    names = _FLOW_COLUMNS.split(", ")
-    fields = dict(zip(names, row, strict=True))
-    error, steps = fields.pop("error"), _steps.decode(fields.pop("steps"))
-    return Flow(
-        **fields,
-        error=None if error is None else _failure.decode(error),
-        steps={step.id: step for step in steps},
-        known=set(),
-    )
-
-
-def _error(failure: Failure) -> str:
-    """Without the trace, which may be long: it stands in the journal."""
-    return _json.encode(Failure(failure.type, failure.message, field=failure.field)).decode()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from callboard_broker.rule import TaskState
-from callboard_ledger.rows import Changes, Flow, Merge, Task
+from callboard_ledger.rows import Changes, CommandRow, Flow, Merge, Schedule, Task
 
 __all__ = ["Query", "Store"]
 
@@ -20,12 +20,17 @@ __all__ = ["Query", "Store"]
 class Query:
     """What `list` asks for: rows in the order of their sequences, the newest first.
 
-    tenant, state, kind: None for any. before: only rows below this sequence.
+    Every field may be left out. capability: this one, of tasks and schedules. flow: the steps of
+    this workflow, what they spawned, and its sub-workflows; or the tasks of this schedule. dead:
+    what has failed or expired. before: only rows below this sequence.
     """
 
     tenant: str | None = None
     state: TaskState | None = None
-    kind: Literal["task", "flow"] | None = None
+    kind: Literal["task", "flow", "schedule"] | None = None
+    capability: str | None = None
+    flow: str | None = None
+    dead: bool = False
     before: int | None = None
     limit: int = 100
 
@@ -34,7 +39,12 @@ class Store(Protocol):
     """What the ledger needs of a database. Calls block; they are short."""
 
     def load(self) -> Changes:
-        """The position, and every row that has not ended (empty for a new store)."""
+        """The position, and every row that an event may still change (empty for a new store).
+
+        Those are: what has not ended, what has ended without success within the windows of the
+        fold, all elements of such workflows, and commands that are not answered. Workflows come
+        each after the one that it is inside of; what ended, in the order of its end.
+        """
         ...
 
     def save(self, changes: Changes) -> None:
@@ -45,15 +55,27 @@ class Store(Protocol):
         """The task with this id."""
         ...
 
-    def flow(self, seq: int) -> Flow | None:
-        """The workflow posted at `seq`."""
+    def flow(self, flow_id: str) -> Flow | None:
+        """The workflow with this id."""
+        ...
+
+    def schedule(self, seq: int) -> Schedule | None:
+        """The schedule posted at `seq`."""
+        ...
+
+    def command(self, seq: int) -> CommandRow | None:
+        """The command posted at `seq`."""
+        ...
+
+    def commands_about(self, targets: list[str], limit: int) -> list[CommandRow]:
+        """The last commands to one of these ids, the oldest first."""
         ...
 
     def merge(self, seq: int) -> Merge | None:
         """What the post at `seq` repeats."""
         ...
 
-    def find(self, query: Query) -> list[Task | Flow]:
+    def find(self, query: Query) -> list[Task | Flow | Schedule]:
         """The rows that `query` asks for."""
         ...
 

@@ -106,14 +106,15 @@ class Agenda:
             self.values.drop(name)
 
     def _look_at_waiting(self, task: Task) -> None:
-        name = task.id
-        self.to_stop.pop(name, None)
+        name, life = task.id, task.life
+        if life.attempt:
+            self.to_stop.pop(name, None)
         if (
-            task.life.failure is not None
+            life.failure is not None
             or task.cancel is not None
             or task.decided is not None
-            or name in self.unfillable
-            or self._limits.reached(task)
+            or (self.unfillable and name in self.unfillable)
+            or (life.attempt and self._limits.reached(task))
         ):
             self.undecided[name] = None
             return
@@ -124,7 +125,7 @@ class Agenda:
                     self.undecided[name] = None
                     return
                 self._at(deadline, name)
-        if self.is_paused(task):
+        if task.paused or (task.flow is not None and self.is_paused(task)):
             return
         if task.not_before > self.now_ms:
             self._at(task.not_before, name)

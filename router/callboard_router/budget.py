@@ -64,6 +64,7 @@ class Reserved:
 
     def clear(self) -> None:
         """A new epoch: nothing of the old one can be stored any more."""
+        self.freed.update(self.counts)  # whoever waits for what was under way tries again
         self.counts.clear()
         self.units.clear()
 

@@ -74,8 +74,10 @@ def enter_next(state: State, flow: Flow, name: str) -> None:
     """An element with an inner workflow has ended: one that was held back may begin."""
     step = flow.steps[name]
     step.entered -= 1
-    if step.held and flow.ending is None and not step.released:
-        create(state, flow, flow.graph.nodes[name], step.held.popleft())
+    node = flow.graph.nodes[name]
+    room = step.entered < (node.step.at_once or _ENTERED_AT_ONCE)
+    if room and step.held and flow.ending is None and not step.released:
+        create(state, flow, node, step.held.popleft())
 
 
 def _need(flow: Flow, node: Node) -> Need:

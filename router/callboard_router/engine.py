@@ -100,27 +100,27 @@ class Engine:
         desk, state = self.desk, self.state
         event, counted = apply(state, desk.subjects, seq, at_ms, (subject, data))
         if event is not None:
-            kind = type(event)
-            if kind is Outcome:
+            if isinstance(event, Outcome):
                 if counted:
                     self._ended(event)
-            elif kind is Dispatch:
+            elif isinstance(event, Dispatch):
                 if counted:
                     self._dispatched(event, seq, now)
                 desk.proposals.resolve(event)
-            elif kind is Epoch:
+            elif isinstance(event, Epoch):
                 self._epoch_began(event, now)
             else:
-                if kind is Budget:
+                if isinstance(event, Budget):
                     self._budget_changed(event)
-                elif counted and kind is Lost:
+                elif counted and isinstance(event, Lost):
                     desk.liveness.ended(event.task)
                 desk.proposals.resolve(event)
-        if self.tenure.leads_on:
-            desk.agenda.take_fresh()
-        else:
-            state.fresh.clear()  # whoever begins to lead looks at everything
-            state.accounts.freed.clear()
+        if state.fresh:
+            if self.tenure.leads_on:
+                desk.agenda.take_fresh()
+            else:
+                state.fresh.clear()  # whoever begins to lead looks at everything
+                state.accounts.freed.clear()
 
     def _ended(self, event: Outcome) -> None:
         queue = self.desk.liveness.ended(event.task)

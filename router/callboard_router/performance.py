@@ -46,15 +46,17 @@ class Performance:
         run_ms: from start to end, by the host's clock; what is below 0 counts as 0. ok: no error
         of the attempt's own making. at_ms: the server's time, from which on it fades.
         """
-        run_ms = max(0.0, run_ms)
+        if run_ms < 0:
+            run_ms = 0.0
         key = (host, capability)
         known = self.records.pop(key, None)
         if known is None:
             if len(self.records) >= MOST_REMEMBERED:
                 del self.records[next(iter(self.records))]
             known = Record(run_ms, 1.0, at_ms)
-        known.success = self.success(known, at_ms)
-        known.success += _WEIGHT * (float(ok) - known.success)
+        if not ok or known.success < 1.0:
+            known.success = self.success(known, at_ms)
+            known.success += _WEIGHT * (float(ok) - known.success)
         known.run_ms += _WEIGHT * (run_ms - known.run_ms)
         known.at_ms = max(known.at_ms, at_ms)
         self.records[key] = known

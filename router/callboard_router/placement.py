@@ -185,8 +185,8 @@ def _companion(desk: Desk, task: Task, queue: Queue, name: str) -> str | None:
 
 
 def _is_hard(needs: Needs) -> bool:
-    """Whether a host that is not known yet might not fit: it would pull from the queue all the same,
-    before its first beat is read."""
+    """Whether a host that is not known yet might not fit: it would pull from the queue all the
+    same, before its first beat is read."""
     return bool(
         needs.specialization or needs.version or needs.labels or needs.stay_with or needs.avoid
     )

@@ -8,7 +8,8 @@ still had under way.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+
+import msgspec
 
 from callboard_broker.wire import (
     Answered,
@@ -34,8 +35,7 @@ from callboard_router.liveness import Queue
 __all__ = ["Proposal", "Proposals", "key_of"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proposal:
+class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     """A router event to be written, on condition that the epoch is still `guard`.
 
     attach: a payload or result too long for the event; it goes to the blob store first.
@@ -96,7 +96,7 @@ class Proposals:
 
     def resolve(self, event: Event) -> None:
         """The event was read back, whether it counted or not."""
-        key = key_of(event)
+        key = event.task if type(event) is Dispatch else key_of(event)  # the frequent one first
         reserved = self._open.pop(key, None) if key is not None else None
         if reserved is not None:
             need, queue, host = reserved

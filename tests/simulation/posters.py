@@ -1,162 +1,27 @@
-"""Posters: they post tasks and workflows, good and bad, and repeat what nobody acknowledged."""
+"""Posters: they post what was drawn for them, and repeat what nobody acknowledged.
+
+In the time of calm an operator looks after what would wait for ever: gates, pauses, schedules.
+"""
 
 from __future__ import annotations
 
 import json
-import random
 from typing import Any
 
-from tests.simulation.flows import CAPABILITIES, draw_flow
+from tests.simulation.checker import Checker
+from tests.simulation.drawing import aim, draw_resume
 from tests.simulation.network import Link
 from tests.simulation.sent import Sent
 from tests.simulation.server import Server
-from tests.simulation.world import Process, World
+from tests.simulation.tables import UNDECIDED
+from tests.simulation.world import Process, Violation, World
 
-__all__ = ["TENANTS", "Poster", "draw_post"]
-
-TENANTS = ("acme", "blue", "coral")
+__all__ = ["Operator", "Poster"]
 
 _GIVE_UP = 25.0
-
-_BAD_TASKS: list[tuple[bytes, str]] = [
-    (b"{", "body"),
-    (b"", "body"),
-    (b"[]", "body"),
-    (b"\xff\xfe\x00", "body"),
-    (b'{"priority": 11}', "priority"),
-    (b'{"priority": "high"}', "priority"),
-    (b'{"payload": 1, "colour": 2}', "colour"),
-    (b'{"timeout": -1}', "timeout"),
-    (b'{"shard": 256}', "shard"),
-    (b'{"key": ""}', "key"),
-    (b'{"v": 2}', "v"),
-    (b'{"payload": 1e999}', "payload"),
-    (b'{"payload": "\xff"}', "payload"),
-    (b'{"payload": ' + b"[" * 70 + b"]" * 70 + b"}", "body"),
-    (b'{"blob": {"name": "", "size": 1, "digest": ""}}', "blob.name"),
-]
-_BAD_FLOWS: list[tuple[dict[str, Any], str]] = [
-    ({"id": "a", "capability": "plan", "after": ["a"]}, "steps"),
-    ({"id": "a", "capability": "plan", "after": ["b"]}, "steps[0].after[0]"),
-    ({"id": "item", "capability": "plan"}, "steps[0].id"),
-    ({"id": "a", "capability": "Plan!"}, "steps[0].capability"),
-    ({"id": "a", "capability": "plan", "payload": {"x": {"from": "no"}}}, "steps[0].payload.x"),
-    ({"id": "a", "capability": "plan", "payload": {"x": {"from": "item"}}}, "steps[0].payload.x"),
-    ({"id": "a", "capability": "plan", "each": {"from": "item"}}, "steps[0].each"),
-]
-_GARBAGE: list[tuple[str, bytes]] = [
-    ("cb.run.acme.outcome.3", b"garbage"),
-    ("cb.run.acme.outcome.3", b'{"kind": "lost", "task": "1", "attempt": 1, "epoch": 1}'),
-    ("cb.run.acme.outcome.999", b"{}"),
-    ("cb.run.acme.outcome.3", b'{"kind": "outcome", "result": ' + b"[" * 999 + b"]" * 999 + b"}"),
-    ("cb.run.acme.post.3", b"{}"),
-    ("cb.run.acme.epoch.3", b'{"kind": "epoch", "router": "mallory", "fold": 1}'),
-    ("cb.run.acme.dispatch.3", b"{}"),
-    ("cb.run.acme.malformed.3", b"{}"),
-    ("cb.run.epoch", b"garbage"),
-    ("cb.run.acme.nonsense.1", b"{}"),
-    ("cb.run.acme.nonsense", b"{}"),
-    ("cb.task.acme.UPPER", b"{}"),
-    ("cb.task.shared.plan", b"{}"),
-    ("cb.task.a*b.plan", b"{}"),
-    ("cb.flow.acme.\x00", b"{}"),
-]
-
-
-def draw_post(rng: random.Random, number: int) -> Sent:
-    """Something to post."""
-    tenant = rng.choice(TENANTS)
-    choice = rng.random()
-    if choice < 0.05:
-        data, field = rng.choice(_BAD_TASKS)
-        subject = f"cb.task.{tenant}.plan"
-        return _bad(tenant, subject, data, field, remembered=False)
-    if choice < 0.08:
-        step, field = rng.choice(_BAD_FLOWS)
-        body = {"name": "bad", "steps": [step], "nonce": f"n{number}"}
-        subject = f"cb.flow.{tenant}.run"
-        sent = _bad(tenant, subject, json.dumps(body).encode(), field, remembered=True)
-        sent.nonce = f"n{number}"
-        return sent
-    if choice < 0.09:
-        return _bad(tenant, f"cb.flow.{tenant}.dance", b"{}", "verb", remembered=False)
-    if choice < 0.11:
-        subject, data = rng.choice(_GARBAGE)
-        return Sent(kind="garbage", tenant=tenant, subject=subject, data=data)
-    if choice < 0.15:
-        return _forged(rng, tenant)
-    if choice < 0.24:
-        return _flow(rng, tenant, number)
-    return _task(rng, tenant, number)
-
-
-def _bad(tenant: str, subject: str, data: bytes, field: str, *, remembered: bool) -> Sent:
-    return Sent(
-        kind="bad",
-        tenant=tenant,
-        subject=subject,
-        data=data,
-        refused_for=field,
-        remembered=remembered,
-    )
-
-
-def _forged(rng: random.Random, tenant: str) -> Sent:
-    event = {
-        "kind": "outcome",
-        "task": str(rng.randint(1, 60)),
-        "attempt": rng.randint(1, 2),
-        "secret": rng.choice(("", "guessed")),
-        "host": "mallory",
-        "started_at": 0,
-        "ended_at": 0,
-        "result": "forged",
-    }
-    subject = f"cb.run.{tenant}.outcome.7"
-    data = json.dumps(event).encode()
-    return Sent(kind="outcome", tenant=tenant, subject=subject, data=data)
-
-
-def _task(rng: random.Random, tenant: str, number: int) -> Sent:
-    payload: dict[str, Any] = {"n": number}
-    choice = rng.random()
-    if choice < 0.06:
-        payload["fail"] = True
-    elif choice < 0.08:
-        payload["poison"] = True
-    elif choice < 0.12:
-        payload["filler"] = "z" * 5000
-    elif choice < 0.14:
-        payload["pad"] = 5000
-    elif choice < 0.15:
-        payload["odd"] = True
-    nonce = f"n{number}"
-    key = f"k{rng.randint(0, 3)}" if rng.random() < 0.1 else None
-    body: dict[str, Any] = {"payload": payload, "nonce": nonce, "priority": rng.randint(0, 9)}
-    if key is not None:
-        body["key"] = key
-    return Sent(
-        kind="task",
-        tenant=tenant,
-        subject=f"cb.task.{tenant}.{rng.choice(CAPABILITIES)}",
-        data=json.dumps(body).encode(),
-        payload=payload,
-        nonce=nonce,
-        key=key,
-    )
-
-
-def _flow(rng: random.Random, tenant: str, number: int) -> Sent:
-    spec = draw_flow(rng)
-    body = spec.document() | {"nonce": f"n{number}"}
-    return Sent(
-        kind="flow",
-        tenant=tenant,
-        subject=f"cb.flow.{tenant}.run",
-        data=json.dumps(body).encode(),
-        flow=spec,
-        nonce=f"n{number}",
-    )
+_LOOK = 2.0
+_SCHEDULES_UNTIL = 90.0
+_STALL = 40.0
 
 
 class Poster(Process):
@@ -166,10 +31,11 @@ class Poster(Process):
     """
 
     def __init__(
-        self, world: World, server: Server, name: str, plan: list[tuple[float, Sent]]
+        self, server: Server, name: str, plan: list[tuple[float, Sent]], checker: Checker
     ) -> None:
-        super().__init__(world, name)
+        super().__init__(server.world, name)
         self._server = server
+        self._checker = checker
         self._plan = plan
         self.open: set[Sent] = set()
 
@@ -189,6 +55,8 @@ class Poster(Process):
     def _send(self, sent: Sent, first: float | None = None) -> None:
         begun = self.mono if first is None else first
         self.open.add(sent)
+        if not sent.data and sent.kind == "command":
+            aim(sent, self.world.rng, self._checker.tables)
 
         def done(seq: int | None, _error: object) -> None:
             if seq is not None:
@@ -201,3 +69,93 @@ class Poster(Process):
 
         args = (sent.subject, sent.data, None, sent)
         self._link.request("publish", *args, done=done, step="poster.acked", timeout=2.0)
+
+
+class Operator(Process):
+    """A person with patience, in the time of calm: approves, signals, resumes, ends schedules.
+
+    From the checker's tables the operator sees at once what it takes others a question to find out.
+    rests: there was nothing to do at the last look.
+    """
+
+    def __init__(self, world: World, server: Server, checker: Checker, sent: list[Sent]) -> None:
+        super().__init__(world, "op")
+        self._server = server
+        self._checker = checker
+        self._sent = sent
+        self._revived = 0
+        self._ready: dict[str, float] = {}
+        self.rests = False
+
+    def begin(self) -> None:
+        self._link = Link(self, self._server, made=lambda: None)
+        self.after(_LOOK, "", self._look)
+
+    def ended(self) -> None:
+        self._link.close()
+
+    def _look(self) -> None:
+        self.after(_LOOK, "", self._look)
+        tables, rng = self._checker.tables, self.world.rng
+        self.rests = False
+        if self.world.faults.active:
+            return
+        asked = len(self._sent)
+        self._watch_for_stalls()
+        for task in list(tables.tasks.values()):
+            if task.paused:
+                self._ask(task.tenant, "resume", task.id)
+            elif task.kind == "gate" and task.decided is UNDECIDED and task.failure is None:
+                self._ask(task.tenant, "approve", task.id, approved=rng.random() < 0.8)
+            elif task.kind == "signal" and task.decided is UNDECIDED and task.view is not None:
+                step = task.view.spec.steps[task.place[0]]
+                self._ask(task.tenant, "signal", task.view.id, name=step.signal, payload={"v": 7})
+        for view in list(tables.flows.values()):
+            if view.paused:
+                self._ask(view.tenant, "resume", view.id)
+        for schedule in list(tables.schedules.values()):
+            if schedule.paused:
+                self._ask(schedule.tenant, "resume", schedule.id)
+            elif self.world.now > _SCHEDULES_UNTIL:
+                self._ask(schedule.tenant, "cancel", schedule.id)
+        self._revive()
+        self.rests = self._checker.idle and asked == len(self._sent)
+
+    def _watch_for_stalls(self) -> None:
+        """In the calm, whatever could run does before long; or else a wake-up was lost."""
+        tables, now = self._checker.tables, self.world.now
+        ready = [t.id for t in tables.tasks.values() if tables.could_run(t, self.world.server_ms)]
+        self._ready = {name: self._ready.get(name, now) for name in ready}
+        stalled = [name for name, since in self._ready.items() if now - since > _STALL]
+        if stalled:
+            raise Violation("I6", f"{stalled[:8]} wait, and everything that they need is free")
+
+    def _revive(self) -> None:
+        """Some of what is dead gets another chance; there is an end to that."""
+        tables, rng = self._checker.tables, self.world.rng
+        if self._revived >= 6 or tables.tasks or tables.flows:
+            return
+        for view in list(tables.dead_flows.values())[:3]:
+            self._revived += 1
+            self._ask(view.tenant, "resume", view.id, **draw_resume(rng, sorted(view.spec.steps)))
+        for task in list(tables.dead.values())[:3]:
+            self._revived += 1
+            body = {"payload": {"edited": self._revived}} if rng.random() < 0.5 else {}
+            self._ask(task.tenant, "redrive", task.id, **body)
+
+    def _ask(self, tenant: str, verb: str, target: str, **body: Any) -> None:
+        sent = _command(tenant, verb, {"id": target, "by": "op"} | body)
+        self._sent.append(sent)
+
+        def done(seq: int | None, _error: object) -> None:
+            if seq is not None:
+                sent.acked.append(seq)
+
+        publish = self._link.request
+        publish("publish", sent.subject, sent.data, None, sent, done=done, timeout=2.0)
+
+
+def _command(tenant: str, verb: str, body: dict[str, Any]) -> Sent:
+    subject = f"cb.flow.{tenant}.{verb}"
+    data = json.dumps(body).encode()
+    return Sent(kind="command", tenant=tenant, subject=subject, data=data, body=body)

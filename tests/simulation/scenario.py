@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from callboard_router.decide import Policy
+from callboard_broker.wire import Limit, Quota
+from callboard_router.desk import Policy
 from callboard_router.liveness import Timing
 from tests.simulation.checker import Checker
-from tests.simulation.flows import CAPABILITIES
+from tests.simulation.drawing import TENANTS, draw_post
 from tests.simulation.host import CLOCK_ERROR_MS, Host
-from tests.simulation.posters import TENANTS, Poster, draw_post
+from tests.simulation.posters import Operator, Poster
 from tests.simulation.router import Router
 from tests.simulation.sent import Sent
-from tests.simulation.server import Server
+from tests.simulation.server import Server, Stored
+from tests.simulation.specs import CAPABILITIES
 from tests.simulation.work import Serves
 from tests.simulation.world import Process, Violation, World
 
-__all__ = ["Report", "simulate"]
+__all__ = ["Report", "journal_of", "simulate"]
 
 _FAULTS_UNTIL = 35.0
 _POSTS_UNTIL = 30.0
@@ -31,7 +33,9 @@ class Report:
 
     stored: messages by kind. calm: seconds from the last fault until all was done. overtakes:
     elements of a fan-out that began before the one before it was complete. repeats: dispatches
-    handed over again by a restarted server. dead: tasks that failed since attempts were lost.
+    handed over again by a restarted server. lost: messages to mailboxes and stop requests that
+    came nowhere. dead: tasks that failed since attempts were lost. restored: starts of a router
+    from a snapshot. seen: what happened how often (`Checker.seen`).
     """
 
     seed: int
@@ -43,7 +47,10 @@ class Report:
     refusals: int
     blobs: int
     repeats: int
+    lost: int
     dead: int
+    restored: int
+    seen: Counter[str]
     calm: float
     struck: Counter[tuple[str, str]]
 
@@ -64,10 +71,11 @@ class _Scenario:
         self.checker = Checker(world, digests, lost_limit=3, clock_error_ms=CLOCK_ERROR_MS + 5)
         self.server = Server(world, self.checker.stored)
         self.sent: list[Sent] = []
-        self.processes: list[Process] = [
-            Router(world, self.server, f"r{number}", policies, digests)
+        self.routers = [
+            Router(world, self.server, f"r{number}", policies, digests, self.checker.allowed)
             for number in range(rng.randint(1, 3))
         ]
+        self.processes: list[Process] = [*self.routers]
         self._add_hosts(timing, pools)
         self.posters: list[Poster] = []
         for number in range(2):
@@ -80,14 +88,34 @@ class _Scenario:
                 plan.append((when, sent))
                 if rng.random() < 0.05:  # another process posts the very same
                     plan.append((plan[-1][0] + rng.choice((0, 0.001, 1.0)), sent))
-            self.posters.append(Poster(world, self.server, f"p{number}", plan))
+            self.posters.append(Poster(self.server, f"p{number}", plan, self.checker))
         self.processes += self.posters
+        self.operator = Operator(world, self.server, self.checker, self.sent)
+        self.processes.append(self.operator)
 
     def _policy(self, timing: Timing, pools: dict[str, str]) -> Policy:
         rng = self.world.rng
-        limits = {"global": rng.randint(2, 10), "tenant": rng.randint(1, 6)}
+        limits = {
+            "global": Limit(concurrency=rng.randint(2, 10)),
+            "tenant": Limit(concurrency=rng.randint(1, 6)),
+            "key/openai": Limit(concurrency=rng.randint(1, 3)),
+        }
         if rng.random() < 0.5:
-            limits[f"tenant/{rng.choice(TENANTS)}"] = rng.randint(1, 3)
+            own = Limit(concurrency=rng.randint(1, 3), weight=rng.choice((0.5, 1.0, 4.0)))
+            limits[f"tenant/{rng.choice(TENANTS)}"] = own
+        if rng.random() < 0.4:
+            burst = rng.choice((None, 1.0, 5.0))
+            rate = Limit(rate=rng.choice((4.0, 15.0)), burst=burst)
+            limits[rng.choice(("capability/plan", "tenant/blue", "key/gpu"))] = rate
+        if rng.random() < 0.5:
+            tokens = Quota(rng.choice((60.0, 150.0)), rng.choice((2.0, 8.0)))
+            limits[rng.choice(("key/openai", "tenant/acme", "global"))] = Limit(
+                concurrency=rng.randint(2, 6), units={"tokens": tokens}
+            )
+        if rng.random() < 0.2:
+            limits["tenant/acme"] = Limit(waiting=rng.randint(2, 12))
+        if rng.random() < 0.3:
+            limits["capability/work"] = Limit(concurrency=rng.randint(1, 3))
         return Policy(
             limits=limits,
             timing=timing,
@@ -96,23 +124,27 @@ class _Scenario:
         )
 
     def _add_hosts(self, timing: Timing, pools: dict[str, str]) -> None:
+        """Of each pool, every capability and every label has a host; `work.fast` perhaps not."""
         rng = self.world.rng
-        served: list[tuple[str, tuple[str, ...]]] = [("shared", CAPABILITIES)]
-        served += [
-            ("shared", tuple(rng.sample(CAPABILITIES, rng.randint(1, 3))))
-            for _ in range(rng.randint(1, 3))
-        ]
-        if pools:
-            served.append(("coral", CAPABILITIES))
-        for number, (pool, capabilities) in enumerate(served):
+        known = CAPABILITIES if rng.random() < 0.7 else tuple(set(CAPABILITIES) - {"work.fast"})
+        known = tuple(sorted(known))
+        served = [("shared", known, "ssd"), ("shared", known, "hdd")]
+        for _ in range(rng.randint(0, 2)):
+            some = tuple(rng.sample(known, rng.randint(1, 3)))
+            served.append(("shared", some, rng.choice(("ssd", "hdd"))))
+        served += [(pool, known, disk) for pool in pools.values() for disk in ("ssd", "hdd")]
+        for number, (pool, capabilities, disk) in enumerate(served):
             serves = Serves(
                 pool=pool,
                 capabilities=capabilities,
                 slots=rng.randint(1, 4),
                 slow=rng.choice((1.0, 5.0, 30.0)),
+                disk=disk,
                 timing=timing,
             )
-            self.processes.append(Host(self.world, self.server, f"h{number}", serves, self.checker))
+            name = f"h{number}"
+            self.checker.labels[name] = disk
+            self.processes.append(Host(self.world, self.server, name, serves, self.checker))
 
     def run(self) -> Report:
         world = self.world
@@ -139,18 +171,29 @@ class _Scenario:
             refusals=self.server.refusals,
             blobs=len(self.server.blobs),
             repeats=self.server.repeats,
+            lost=self.server.lost,
+            restored=sum(router.restored for router in self.routers),
+            seen=self.checker.seen,
             dead=sum(b'"type":"Lost"' in record.data for record in self.server.journal),
             calm=calm,
             struck=world.faults.struck,
         )
 
     def _is_over(self) -> bool:
-        return self.checker.idle and not any(poster.open for poster in self.posters)
+        at_rest = self.operator.rests and not any(poster.open for poster in self.posters)
+        return at_rest and self.checker.idle
 
 
 def _kind(subject: str) -> str:
     parts = subject.split(".")
     return parts[3] if parts[1] == "run" and len(parts) > 3 else parts[1]
+
+
+def journal_of(seed: int) -> list[Stored]:
+    """The journal that one seed leaves."""
+    scenario = _Scenario(seed, storm=False)
+    scenario.run()
+    return scenario.server.journal
 
 
 def simulate(seed: int, *, storm: bool = False) -> Report:

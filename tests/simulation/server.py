@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from tests.simulation.network import Link, Pipe
-from tests.simulation.world import World
+from tests.simulation.world import Violation, World
 
 __all__ = ["Refused", "Server", "Stored"]
 
 _RECENT = 40
-_OF_STREAMS = frozenset({"publish", "beat", "last", "get", "durable", "put_blob", "get_blob"})
+_OF_STREAMS = frozenset(
+    {"publish", "beat", "last", "get", "durable", "put_blob", "get_blob"} | {"first"}
+)
 
 
 class Refused(NamedTuple):
@@ -69,6 +71,10 @@ class Server:
         self._hearers: list[tuple[Pipe, Callable[[list[Stored]], None]]] = []
         self._routers: list[tuple[Pipe, Callable[..., None]]] = []
         self._asked: dict[int, tuple[Pipe, int]] = {}
+        self._boxes: dict[tuple[str, str], tuple[Pipe, Callable[[Stored], None]]] = {}
+        self._stoppers: list[tuple[str, Pipe, Callable[..., None]]] = []
+        self._first = 1
+        self.lost = 0
         self._stalled_until = 0.0
         world.crash_server = self.crash
         world.stall_server = self._stall
@@ -89,6 +95,8 @@ class Server:
         for waiting in (self._readers, self._hearers, self._routers):
             waiting.clear()
         self._asked.clear()
+        self._boxes.clear()
+        self._stoppers.clear()
         for queue, durable in self._durables.items():
             durable.wanted.clear()
             share = rng.choice((0.0, 0.2, 0.6, 1.0))
@@ -164,18 +172,64 @@ class Server:
             if queue in self._durables:
                 self._durables[queue].pending.append(stored.seq)
                 self._hand_over(queue)
+        elif parts[1] == "run" and len(parts) == 5 and parts[3] == "mailbox":
+            self._put_in_box(parts[4], stored)
         return stored.seq
+
+    def _put_in_box(self, host: str, stored: Stored) -> None:
+        """Republished and not stored: whoever does not listen has missed it."""
+        for (_, name), (pipe, call) in self._boxes.items():
+            if name == host and pipe.open and not self._is_lost():
+                pipe.push(call, stored)
+
+    def _is_lost(self) -> bool:
+        lost = self.world.faults.active and self.world.rng.random() < 0.03
+        self.lost += lost
+        return lost
+
+    def _on_box(self, pipe: Pipe, _number: None, key: tuple[str, str], call: Any) -> None:
+        if pipe.open:
+            self._boxes[key] = (pipe, call)
+
+    def _on_stoppers(self, pipe: Pipe, _number: None, pool: str, call: Any) -> None:
+        if pipe.open:
+            self._stoppers = [known for known in self._stoppers if known[1].open]
+            self._stoppers.append((pool, pipe, call))
+
+    def _on_stop(self, _pipe: Pipe, _number: None, pool: str, attempts: Any, why: str) -> None:
+        self.world.note("server", "passes on: stop", attempts, why)
+        for wanted, pipe, call in self._stoppers:
+            if wanted == pool and not self._is_lost():
+                pipe.push(call, attempts)
+
+    def _on_first(self, pipe: Pipe, number: int) -> None:
+        """Where the journal begins, and its last epoch message."""
+        found = self.journal[self._epoch - 1] if self._epoch else None
+        self._answer(pipe, number, (self._first, found))
+
+    def _on_purge(self, _pipe: Pipe, _number: None, below: int) -> None:
+        self.world.note("server", "purges below", below)
+        self._first = max(self._first, below)
+
+    def message(self, seq: int) -> Stored:
+        """What is stored at `seq`. Raises `Violation` if it was purged."""
+        if seq < self._first:
+            raise Violation("purge", f"{seq} is still needed, but purged below {self._first}")
+        return self.journal[seq - 1]
 
     def _on_last(self, pipe: Pipe, number: int) -> None:
         self._answer(pipe, number, len(self.journal))
 
     def _on_get(self, pipe: Pipe, number: int, seq: int) -> None:
-        self._answer(pipe, number, self.journal[seq - 1])
+        self._answer(pipe, number, self.message(seq))
 
     def _on_read(self, pipe: Pipe, _number: None, start: int, call: Any) -> None:
         if pipe.open:
             self._readers = [reader for reader in self._readers if reader[0].open]
             self._readers.append((pipe, call))
+            if start < self._first:  # a real one ends with `JournalCut`, and is started again
+                pipe.link.process.crash()
+                return
             if len(self.journal) >= start:
                 pipe.push(call, self.journal[start - 1 :])
 
@@ -185,8 +239,9 @@ class Server:
         self.blobs[name] = data
         self._answer(pipe, number, name)
 
-    def _on_get_blob(self, pipe: Pipe, number: int, name: str) -> None:
-        self._answer(pipe, number, self.blobs[name])
+    def _on_get_blob(self, pipe: Pipe, number: int, name: str, with_it: Any = None) -> None:
+        found = self.blobs[name]
+        self._answer(pipe, number, found if with_it is None else (found, with_it))
 
     # -- beats
 

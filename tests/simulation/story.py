@@ -9,16 +9,24 @@ import msgspec
 
 from callboard_broker.subjects import Subjects
 from callboard_broker.wire import (
+    Answered,
     Budget,
     Dispatch,
+    Entered,
     Epoch,
     Expanded,
     Failure,
+    Fired,
+    Halted,
+    Limit,
     Lost,
     Merged,
     Outcome,
     Quarantined,
+    Retrying,
     Settled,
+    Skipped,
+    TerminalState,
     encode,
 )
 from callboard_router.fold import apply
@@ -65,16 +73,41 @@ class Story:
         self.store(f"cb.flow.{tenant}.run", json.dumps(body).encode())
         return self.last
 
+    def command(self, verb: str, task: str, *, tenant: str = "acme", **body: Any) -> str:
+        """What someone asks; `source` stands for `from`."""
+        if "source" in body:
+            body["from"] = body.pop("source")
+        self.store(f"cb.flow.{tenant}.{verb}", json.dumps({"id": task} | body).encode())
+        return self.last
+
     def epoch(self, router: str = "r#1") -> int:
         self.store("cb.run.epoch", encode(Epoch(router, 1)))
         return self.state.seq
 
-    def limits(self, **limits: int) -> bool:
-        return self._event("all", "budget", Budget(self.state.epoch, limits))
+    def limits(self, **limits: int | Limit) -> bool:
+        """What the settings say; a number is a concurrency."""
+        found = {
+            key: limit if isinstance(limit, Limit) else Limit(concurrency=limit)
+            for key, limit in limits.items()
+        }
+        return self._event("all", "budget", Budget(self.state.epoch, base=found))
+
+    def change(self, **changed: Limit | None) -> bool:
+        """Budgets are set on the running board."""
+        return self._event("all", "budget", Budget(self.state.epoch, changed=dict(changed)))
 
     def dispatch(
-        self, task: str, attempt: int = 1, *, tenant: str = "acme", epoch: int | None = None
+        self,
+        task: str,
+        attempt: int = 1,
+        *,
+        tenant: str = "acme",
+        epoch: int | None = None,
+        host: str | None = None,
+        queue: tuple[str, str] = ("shared", "plan"),
     ) -> bool:
+        """host: to its mailbox."""
+        pool, capability = queue
         event = Dispatch(
             task,
             attempt,
@@ -83,8 +116,12 @@ class Story:
             0,
             self.at_ms + 5000,
             20.0,
+            host=host,
+            pool="" if host is None else pool,
+            capability="" if host is None else capability,
         )
-        return self.store(f"cb.run.{tenant}.dispatch.shared.plan", encode(event))
+        where = f"dispatch.{pool}.{capability}" if host is None else f"mailbox.{host}"
+        return self.store(f"cb.run.{tenant}.{where}", encode(event))
 
     def outcome(
         self,
@@ -95,6 +132,7 @@ class Story:
         secret: str | None = None,
         error: Failure | None = None,
         tenant: str = "acme",
+        used: dict[str, float] | None = None,
     ) -> bool:
         event = Outcome(
             task,
@@ -105,29 +143,64 @@ class Story:
             0,
             msgspec.UNSET if error else msgspec.Raw(json.dumps(result).encode()),
             error=error,
+            used=used or {},
         )
         return self._event(tenant, "outcome", event)
 
-    def run(self, task: str, result: Any = None) -> bool:
+    def run(self, task: str, result: Any = None, *, attempt: int = 1) -> bool:
         """Dispatch and succeed."""
-        return self.dispatch(task) and self.outcome(task, result)
+        return self.dispatch(task, attempt) and self.outcome(task, result, attempt=attempt)
 
-    def fail(self, task: str) -> bool:
+    def fail(self, task: str, *, attempt: int = 1) -> bool:
         """Dispatch, fail, and be settled as failed."""
-        self.dispatch(task)
-        self.outcome(task, error=Failure("Boom", "no"))
+        self.dispatch(task, attempt)
+        self.outcome(task, error=Failure("Boom", "no"), attempt=attempt)
         return self.settle(task)
 
-    def lose(self, task: str, attempt: int = 1, *, epoch: int | None = None) -> bool:
-        event = Lost(task, attempt, self.state.epoch if epoch is None else epoch, "silent")
+    def lose(
+        self, task: str, attempt: int = 1, *, epoch: int | None = None, started: bool = True
+    ) -> bool:
+        number = self.state.epoch if epoch is None else epoch
+        event = Lost(task, attempt, number, "silent", started=started)
         return self._event("acme", "lost", event)
 
-    def settle(self, task: str, *, epoch: int | None = None) -> bool:
-        number = self.state.epoch if epoch is None else epoch
-        return self._event("acme", "settled", Settled(task, number, "failed"))
+    def retry(
+        self, task: str, at: int, *, attempt: int = 1, avoid: list[str] | None = None
+    ) -> bool:
+        event = Retrying(task, attempt, self.state.epoch, at, avoid or [])
+        return self._event("acme", "retrying", event)
 
-    def succeed(self, flow: str) -> bool:
-        return self._event("acme", "settled", Settled(flow, self.state.epoch, "succeeded"))
+    def settle(
+        self,
+        task: str,
+        state: TerminalState = "failed",
+        *,
+        epoch: int | None = None,
+        result: Any = msgspec.UNSET,
+        error: Failure | None = None,
+    ) -> bool:
+        number = self.state.epoch if epoch is None else epoch
+        value = result if result is msgspec.UNSET else msgspec.Raw(json.dumps(result).encode())
+        return self._event("acme", "settled", Settled(task, number, state, error, value))
+
+    def succeed(self, flow: str, result: Any = msgspec.UNSET) -> bool:
+        return self.settle(flow, "succeeded", result=result)
+
+    def skip(self, task: str, reason: str = "its condition does not hold") -> bool:
+        return self._event("acme", "skipped", Skipped(task, self.state.epoch, reason))
+
+    def enter(self, task: str, inputs: Any = None) -> bool:
+        value = msgspec.Raw(json.dumps({} if inputs is None else inputs).encode())
+        return self._event("acme", "entered", Entered(task, self.state.epoch, value))
+
+    def halt(self, flow: str, state: TerminalState = "expired", reason: str = "late") -> bool:
+        return self._event("acme", "halted", Halted(flow, self.state.epoch, state, reason))
+
+    def fire(self, schedule: str, number: int, next_at: int) -> bool:
+        return self._event("acme", "fired", Fired(schedule, self.state.epoch, number, next_at))
+
+    def answer(self, command: str, error: Failure | None = None) -> bool:
+        return self._event("acme", "answered", Answered(command, self.state.epoch, error))
 
     def expand(self, flow: str, step: str, items: int, error: Failure | None = None) -> bool:
         event = Expanded(flow, step, self.state.epoch, items, error)

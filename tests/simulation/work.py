@@ -27,10 +27,14 @@ def work(payload: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serves:
-    """What a host serves. slots: per capability. slow: of how many seconds a handler may take."""
+    """What a host serves. slots: per capability. slow: of how many seconds a handler may take.
+
+    disk: its label.
+    """
 
     pool: str
     capabilities: tuple[str, ...]
     slots: int
     slow: float
+    disk: str
     timing: Timing

@@ -15,12 +15,14 @@ from typing import Any
 
 __all__ = ["EPOCH_MS", "STEPS", "Faults", "Process", "Violation", "World"]
 
-EPOCH_MS = 1_700_000_000_000
-"""What the server's clock shows when a world begins."""
+EPOCH_MS = 1_700_000_020_000
+"""What the server's clock shows when a world begins: 20 s before the next full minute."""
 
 _PARTS = {
-    "router": ("connect read heard decide write acked beat tick fetched asked answer durable"),
-    "host": ("connect delivered handed ask answered started finish report reported beat beaten"),
+    "router": "connect read heard decide write acked beat tick fetched asked answer durable"
+    " snapshot stop",
+    "host": "connect delivered handed ask answered started finish report reported beat beaten"
+    " boxed stopped spawned",
     "poster": "send acked",
     "server": "stored refused handed beaten",
 }
@@ -28,6 +30,7 @@ STEPS = [f"{party}.{step}" for party, steps in _PARTS.items() for step in steps.
 """Every place at which a fault can strike."""
 
 _RARE = {"connect", "fetched", "asked", "ask", "answer", "answered", "durable", "refused"}
+_RARE |= {"snapshot", "stop", "boxed", "stopped", "spawned"}
 _ODDS = (8, 5, 4, 3, 2, 1)
 _SLEEPS = (0.3, 1.5, 2.5, 4.0, 9.0, 26.0)
 

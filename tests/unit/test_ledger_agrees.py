@@ -35,8 +35,8 @@ def journal_of(seed: int) -> list[Stored]:
 
 
 def life(found: Life) -> tuple[object, ...]:
-    """What both know; that too much waits for a post to be taken in, only the router does."""
-    failed = found.failure is not None and found.failure.type != "Overloaded"
+    """What both know. Why a post is refused that can be read, the ledger may learn by its end."""
+    failed = found.failure is not None and found.failure.type not in ("Overloaded", "Cancelled")
     return found.state, found.lost, found.unstarted, found.errors, failed
 
 

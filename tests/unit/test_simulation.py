@@ -16,7 +16,7 @@ from msgspec import structs
 
 from callboard_agents.attempts import Attempts
 from callboard_broker import rule
-from callboard_broker.wire import Lost, Outcome
+from callboard_broker.wire import Lost, Outcome, Retrying
 from callboard_router import agenda, decide, ends, fold, snapshot, unfolding
 from callboard_router.budget import Accounts, Need
 from callboard_router.desk import Desk
@@ -179,7 +179,7 @@ def test_an_attempt_dispatched_before_the_loss_was_read_back_is_caught(
 
 def test_a_retry_before_its_time_is_caught(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(fold, "_retrying", _forgets_the_time(fold._retrying))
-    monkeypatch.setitem(fold._FOLDS, fold.Retrying, fold._retrying)
+    monkeypatch.setitem(fold._FOLDS, Retrying, fold._retrying)
     assert _caught() == "time"
 
 

@@ -1,0 +1,333 @@
+"""What the records of a journal do to workflows: their steps appear, are counted, and end.
+
+Which step may begin, and when, is the router's to say: its events of the current epoch are taken at
+their word, and only what no router could have written is void. So a step of a workflow that was
+resumed goes on from whatever attempt the router names.
+"""
+
+from __future__ import annotations
+
+from callboard_broker.graph import UNDO
+from callboard_broker.record import Record
+from callboard_broker.rule import TaskState, begin_again
+from callboard_broker.wire import Dispatch, Entered, Expanded, Failure, Settled, Skipped
+from callboard_ledger.book import Book, element_key
+from callboard_ledger.flow_plan import expand, lay_out
+from callboard_ledger.rows import Flow, FlowStep, Task, remember
+
+__all__ = [
+    "SKIPPED",
+    "begin_anew",
+    "begin_step",
+    "clear",
+    "continue_attempts",
+    "count",
+    "end_flow",
+    "enter",
+    "find_step",
+    "number",
+    "skip",
+    "take_expansion",
+    "tally",
+]
+
+SKIPPED = "Skipped"
+"""The type of the error of an element whose condition did not hold: it is cancelled."""
+
+
+def find_step(book: Book, task_id: str, tenant: str, seq: int, attempt: int = 0) -> Task | None:
+    """The step with this id that the router may begin or end now; None if there is none.
+
+    attempt: the one that is to begin, if one is.
+
+    It is a new row, which nobody knows before `begin_step`, or one that ended in an earlier
+    generation of its workflow and begins again.
+    """
+    flow_id, *rest = task_id.rsplit(".", 2)
+    if len(rest) != 2:
+        return None
+    flow = book.flows.get(flow_id)
+    name, idx = rest[0], number(rest[1])
+    if flow is None or flow.tenant != tenant or flow.ended or idx is None:
+        return None
+    step = flow.steps.get(name)
+    if step is None and (name != UNDO or not flow.steps):
+        return None
+    row = flow.rows.get(element_key(name, idx))
+    if row is None:
+        return Task(
+            id=task_id,
+            seq=seq,
+            tenant=tenant,
+            capability="" if step is None else step.plan.capability,
+            priority=5 if step is None else step.plan.priority,
+            generation=flow.generation,
+            flow=flow_id,
+            step=name,
+            idx=idx,
+        )
+    if isinstance(row, Flow) or not row.ended or row.generation >= flow.generation:
+        return None
+    if 0 < attempt <= row.attempt:
+        return None
+    if step is not None:
+        tally(step, row, -1)
+    clear(book, row, flow.generation)
+    return row
+
+
+def begin_step(book: Book, task: Task) -> None:
+    """The first event of a step counts: from here on it has a row."""
+    flow = book.flows[task.flow or ""]
+    flow.rows[element_key(task.step, task.idx)] = task
+    if task.state == "running" and flow.state == "waiting":
+        flow.state = "running"
+    book.tasks[task.id] = task
+
+
+def continue_attempts(task: Task, event: Dispatch) -> None:
+    """In a workflow that began again, attempts are counted on from a number that the router knows.
+
+    Some of them have left no row, because their results were dropped.
+    """
+    fresh = task.dispatched_at is None and task.step is not None and not task.scheduled
+    if fresh and task.state == "waiting" and event.attempt > task.attempt:
+        task.attempt = event.attempt - 1
+
+
+def clear(book: Book, row: Task, generation: int) -> None:
+    """The task begins again, and nothing of it has happened yet; what was, is remembered."""
+    begin_again(row)
+    row.generation = max(generation, row.generation)
+    remember(row, row.dispatch_seq)
+    remember(row, row.end_seq)
+    row.dispatch_seq = row.end_seq = row.dispatched_at = row.ended_at = None
+    row.not_before = row.cancel = row.host = None
+    row.paused = False
+    book.tasks[row.id] = row
+    book.touch(row)
+
+
+def count(book: Book, task: Task | Flow, before: TaskState) -> None:
+    """An element went from `before` to its present state: its workflow's counts follow."""
+    flow = book.flows.get(task.flow or "")
+    if flow is None:
+        return
+    step = flow.steps.get(task.step or "")
+    if step is not None:
+        if before == "running":
+            step.running -= 1
+        tally(step, task, 1)
+    book.touch_flow(flow)
+
+
+def tally(step: FlowStep, row: Task | Flow, by: int) -> None:
+    """Count the element where it stands, or no longer (`by` -1)."""
+    state = row.state
+    if state == "running":
+        step.running += by
+    elif state == "succeeded":
+        step.succeeded += by
+    elif state in ("failed", "expired"):
+        step.failed += by
+    elif state == "cancelled":
+        failure = row.failure if isinstance(row, Task) else row.error
+        if failure is not None and failure.type == SKIPPED:
+            step.skipped += by
+        else:
+            step.cancelled += by
+
+
+def skip(book: Book, record: Record, tenant: str, event: Skipped) -> bool:
+    """The condition of a step's element does not hold."""
+    task = book.tasks.get(event.task)
+    if task is None or task.ended:
+        task = find_step(book, event.task, tenant, record.seq)
+        if task is None:
+            return False
+        begin_step(book, task)
+    elif task.tenant != tenant or task.state != "waiting" or task.step is None or task.scheduled:
+        return False
+    task.state = "cancelled"
+    task.failure = Failure(SKIPPED, event.reason)
+    task.end_seq = record.seq
+    task.ended_at = record.at_ns // 1_000_000
+    count(book, task, "waiting")
+    book.touch(task)
+    return True
+
+
+def take_expansion(book: Book, flow: Flow, event: Expanded) -> bool:
+    """A fan-out's list is known, or is not to be had."""
+    if not event.step:
+        return event.error is not None  # the output cannot be made: the workflow's end will say so
+    step = flow.steps.get(event.step)
+    if step is None or not step.plan.fans_out or step.plan.follows is not None:
+        return False
+    if step.total is not None:
+        if not flow.generation:
+            return False
+        renew(book, flow, step.plan.id)
+    if event.error is not None:
+        step.total = step.failed = 1
+    elif event.skipped:
+        step.total = step.skipped = 1
+    else:
+        expand(flow, step, event.items)
+        if flow.generation:
+            _drop_beyond(book, flow)
+    book.touch_flow(flow)
+    return True
+
+
+def renew(book: Book, flow: Flow, name: str) -> None:
+    """All elements of a step run again, and of the fan-outs that follow it item by item."""
+    for row in flow.rows.values():
+        if row.step == name and row.ended:
+            begin_anew(book, row, flow.generation)
+    step = flow.steps[name]
+    step.running = step.succeeded = step.failed = step.cancelled = step.skipped = 0
+    for other in flow.steps.values():
+        if other.plan.follows == name:
+            renew(book, flow, other.plan.id)
+
+
+def begin_anew(book: Book, row: Task | Flow, generation: int) -> None:
+    """The element waits for its next begin; a workflow, until it is entered again."""
+    if isinstance(row, Task):
+        clear(book, row, generation)
+        return
+    remember(row, row.end_seq)
+    row.state = "waiting"
+    row.end_seq = row.ended_at = row.error = row.cancel = None
+    book.flows.pop(row.id, None)
+    book.touch_flow(row)
+
+
+def _drop_beyond(book: Book, flow: Flow) -> None:
+    """Elements of an earlier generation that wait, and that the list no longer has."""
+    for key, row in list(flow.rows.items()):
+        step = flow.steps.get(row.step or "")
+        if step is None or step.total is None or row.idx is None or row.idx < step.total:
+            continue
+        if isinstance(row, Task) and row.state == "waiting":
+            del flow.rows[key]
+            book.drop(row)
+
+
+def enter(book: Book, record: Record, tenant: str, event: Entered) -> bool:
+    """The workflow inside a step begins: from here on it stands for the step's element."""
+    flow_id, *rest = event.task.rsplit(".", 2)
+    outer = book.flows.get(flow_id)
+    idx = number(rest[1]) if len(rest) == 2 else None
+    if outer is None or outer.tenant != tenant or outer.ended or idx is None:
+        return False
+    step = outer.steps.get(rest[0])
+    if step is None or step.plan.flow is None:
+        return False
+    key = element_key(rest[0], idx)
+    row = outer.rows.get(key)
+    if isinstance(row, Task):
+        if row.state == "running" or (row.ended and row.generation >= outer.generation):
+            return False
+        tally(step, row, -1)
+        book.drop(row)
+        row = None
+    if row is None:
+        row = Flow(
+            id=event.task,
+            seq=record.seq,
+            tenant=tenant,
+            name=f"{outer.name}.{rest[0]}"[:128],
+            posted_at=record.at_ns // 1_000_000,
+            shard=outer.shard,
+            flow=flow_id,
+            step=rest[0],
+            idx=idx,
+            steps={},
+            rows={},
+        )
+        outer.rows[key] = row
+    elif (row.state == "running" and (not row.woken or _runs(row))) or (
+        row.ended and row.generation >= outer.generation
+    ):
+        return False
+    else:
+        tally(step, row, -1)
+        row.edits = [record.seq]
+    _begin_inner(row, outer)
+    lay_out(row, step.plan.flow)
+    book.flows[row.id] = row
+    if outer.state == "waiting":
+        outer.state = "running"
+    tally(step, row, 1)
+    book.touch_flow(outer)
+    book.touch_flow(row)
+    return True
+
+
+def _begin_inner(row: Flow, outer: Flow) -> None:
+    remember(row, row.end_seq)
+    row.state = "running"
+    row.generation = outer.generation
+    row.end_seq = row.ended_at = row.error = None
+    row.cancel, row.paused, row.woken = outer.cancel, False, False
+
+
+def end_flow(book: Book, flow: Flow, record: Record, event: Settled) -> bool:
+    """The terminal event of a workflow of which nothing runs any more."""
+    if flow.ended or _runs(flow):
+        return False
+    before: TaskState = flow.state
+    refused = not flow.steps or (
+        event.error is not None and event.error.type == "Overloaded" and not flow.rows
+    )
+    flow.state = event.state
+    flow.error = event.error or (None if event.state == "succeeded" else flow.error)
+    flow.end_seq = record.seq
+    flow.ended_at = record.at_ns // 1_000_000
+    for row in flow.rows.values():
+        if not row.ended:
+            _end_with(book, flow, row)
+    book.touch_flow(flow)
+    if flow.flow is not None:
+        count(book, flow, before)
+    elif flow.dead and not refused:
+        book.dead_flows.bury(flow, book.at_ms)
+    return True
+
+
+def _runs(flow: Flow) -> bool:
+    """Whether a task of it runs."""
+    return any(
+        row.state == "running" if isinstance(row, Task) else _runs(row)
+        for row in flow.rows.values()
+    )
+
+
+def _end_with(book: Book, flow: Flow, row: Task | Flow) -> None:
+    """Nobody ended the element, so nobody needs it: it goes with its workflow."""
+    step = flow.steps.get(row.step or "")
+    if step is not None:
+        tally(step, row, -1)
+    row.state = "cancelled"
+    row.end_seq, row.ended_at = flow.end_seq, flow.ended_at
+    why = Failure("NotNeeded", "its workflow has ended without it")
+    if isinstance(row, Task):
+        row.failure = row.failure or why
+        book.touch(row)
+    else:
+        row.error = row.error or why
+        for inner in row.rows.values():
+            if not inner.ended:
+                _end_with(book, row, inner)
+        book.touch_flow(row)
+    if step is not None:
+        tally(step, row, 1)
+
+
+def number(text: str) -> int | None:
+    """`text` as a sequence or an index, if it is written the one way that we write it."""
+    if not text.isdecimal() or not text.isascii() or len(text) > 18:
+        return None
+    return int(text) if text == "0" or text[0] != "0" else None
