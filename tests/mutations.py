@@ -3,8 +3,8 @@
 Each mutation changes one place of the shipped code in a copy that is thrown away, and the tests
 of `JUDGES` and some seeds of the simulation run against the copy. A mutation that all of them let
 pass is printed, and so is one that no longer finds its place. PART: only mutations of files whose
-path has it in it. Exit code 1 if fewer than nine in ten are caught, 2 if the
-tests fail anyway. Takes about fifteen minutes.
+path has it in it. Exit code 1 if fewer than nine in ten are caught, 2 if the tests fail anyway.
+Takes about fifteen minutes.
 """
 
 from __future__ import annotations

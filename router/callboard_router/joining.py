@@ -60,11 +60,12 @@ def spread(state: State, flow: Flow, work: list[Change]) -> None:
 
     Joins that choose go first: what they no longer need does not begin in the same moment.
     """
-    nodes, later = flow.graph.nodes, dict[str, None]()
-    while (work or later) and flow.ending is None:
+    nodes, choosing, later = flow.graph.nodes, dict[str, None](), dict[str, None]()
+    while (work or choosing or later) and flow.ending is None:
         if not work:
-            name = next(iter(later))
-            del later[name]
+            name = _first(nodes, choosing) if choosing else next(iter(later))
+            choosing.pop(name, None)
+            later.pop(name, None)
             judge(state, flow, name, work)
             continue
         source, kind, index = work.pop()
@@ -76,10 +77,14 @@ def spread(state: State, flow: Flow, work: list[Change]) -> None:
                 _count(flow.steps[source], step.tally, kind, strict=source in node.strict)
             if step.begun or step.fate:
                 continue
-            if node.chooses:
-                judge(state, flow, name, work)
-            else:
-                later[name] = None
+            (choosing if node.chooses else later)[name] = None
+
+
+def _first(nodes: dict[str, Node], names: dict[str, None]) -> str:
+    """Of several, the first one in the graph's order: however the news of them came."""
+    if len(names) == 1:
+        return next(iter(names))
+    return next(name for name in nodes if name in names)
 
 
 def ended(

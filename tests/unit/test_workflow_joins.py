@@ -30,7 +30,12 @@ class Model:
         """Until nothing changes any more."""
         choosing = [node for node in self.graph.nodes.values() if node.chooses]
         others = [node for node in self.graph.nodes.values() if not node.chooses]
-        while any(map(self._changes, choosing)) or any(map(self._changes, others)):
+        every = [*self.graph.nodes.values()]
+        while (
+            any(map(self._follows_on, every))
+            or any(map(self._changes, choosing))
+            or any(map(self._changes, others))
+        ):
             pass  # a join that chooses goes first: what it does not need does not begin
 
     def live(self) -> set[str]:
@@ -59,6 +64,11 @@ class Model:
         self._look_at(node)
         return bool(before != self._picture())
 
+    def _follows_on(self, node: Node) -> bool:
+        before = self._picture()
+        self._follow(node)
+        return bool(before != self._picture())
+
     def _picture(self) -> Any:
         ends = {name: dict(found) for name, found in self.ends.items()}
         return dict(self.totals), ends, set(self.begun), dict(self.fate), set(self.released)
@@ -75,7 +85,8 @@ class Model:
     def _over(self, name: str) -> bool:
         return name in self.fate or self.totals.get(name) == len(self.ends[name])
 
-    def _look_at(self, node: Node) -> None:
+    def _follow(self, node: Node) -> None:
+        """What goes item by item hears at once of the step that it follows."""
         name = node.step.id
         if node.follows is not None and name not in self.fate:
             if node.follows in self.totals:
@@ -85,6 +96,10 @@ class Model:
                     self.ends[name].setdefault(index, how)
             if node.follows in self.fate and not self._over(name):
                 self.fate[name] = self.fate[node.follows]
+
+    def _look_at(self, node: Node) -> None:
+        name = node.step.id
+        self._follow(node)
         if not node.tolerated and (
             "failed" in self.ends[name].values() or self.fate.get(name) == "failed"
         ):
