@@ -18,6 +18,7 @@ from callboard_agents.agent import Agent
 from callboard_agents.host import Host
 from callboard_agents.loops import loop_factory
 from callboard_agents.options import HostOptions
+from callboard_broker.collecting import collect_rarely
 
 __all__ = ["run_host"]
 
@@ -40,6 +41,7 @@ def run_host(agents: Sequence[Agent[..., Any]], options: HostOptions) -> None:
             loop.add_signal_handler(number, _drain, host)
         await host.run()
 
+    collect_rarely()
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(work())
 

@@ -13,6 +13,7 @@ from callboard.cli.loop import run
 from callboard.cli.options import Nats, Prefix, new_app
 from callboard.cli.ready import ReadyTo, teller
 from callboard.connecting import Place, locate
+from callboard_broker.collecting import collect_rarely
 from callboard_ledger.serve import LedgerOptions, run_ledger
 
 __all__ = ["app", "ledger_options"]
@@ -37,6 +38,7 @@ def ledger(
     """Run the ledger: it answers `status` and `list` and writes the audit log. Ends on SIGTERM."""
     start_logging()
     options = ledger_options(locate(nats, prefix), store)
+    collect_rarely()
     run(run_ledger(options, ready=teller(ready_fd)))
 
 

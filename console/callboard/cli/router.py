@@ -13,6 +13,7 @@ from callboard.cli.options import Nats, Prefix, new_app
 from callboard.cli.ready import ReadyTo, teller
 from callboard.connecting import Place, locate
 from callboard_agents.options import host_name
+from callboard_broker.collecting import collect_rarely
 from callboard_broker.posts import Retry
 from callboard_router.desk import Policy
 from callboard_router.liveness import Timing
@@ -41,6 +42,7 @@ def router(
     """Run a router, the part that decides who works on what. Ends on SIGTERM."""
     start_logging()
     options = router_options(locate(nats, prefix), name)
+    collect_rarely()
     run_until_told(run_router(options, ready=teller(ready_fd)))
 
 
