@@ -6,7 +6,6 @@ owns sockets and clocks; the simulation in the tests drives this very class.
 
 from __future__ import annotations
 
-import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -33,6 +32,7 @@ from callboard_router.fold import apply
 from callboard_router.liveness import Answer, Claim, Liveness, Queue
 from callboard_router.proposals import Proposal, Proposals
 from callboard_router.queueing import Waiting
+from callboard_router.secrecy import Secrets
 from callboard_router.state import FOLD_VERSION, State
 from callboard_router.tenure import Role, Tenure
 
@@ -54,10 +54,10 @@ class Engine:
         subjects: Subjects,
         policy: Policy,
         *,
-        secret: Callable[[], str] = lambda: secrets.token_hex(8),
+        secret: Callable[[], str] | None = None,
     ) -> None:
         self.tenure = Tenure(name, standby=policy.standby, unresolved=policy.unresolved)
-        self._secret = secret
+        self._secret = secret or Secrets().draw
         self._completed: Counter[Queue] = Counter()
         self._ticked_at = 0.0
         self._stopped_at = 0.0

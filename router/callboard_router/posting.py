@@ -46,9 +46,13 @@ def take_post(state: State, address: Address, seq: int, data: bytes) -> None:
         return
     shard = seq % SHARDS if post.shard is None else post.shard
     post_id = str(seq)
-    if _known(state, address.tenant, post.key, post.nonce, (post_id, shard)):
+    named = post.key is not None or post.nonce is not None
+    if named and _known(state, address.tenant, post.key, post.nonce, (post_id, shard)):
         return
-    parent, failure = _parent(state, address.tenant, post.parent)
+    parent: Task | None = None
+    failure: Failure | None = None
+    if post.parent is not None:
+        parent, failure = _parent(state, address.tenant, post.parent)
     failure = failure or _overload(state, address.tenant)
     task = _task(state, address, seq, shard, post)
     if failure is not None:
@@ -57,7 +61,8 @@ def take_post(state: State, address: Address, seq: int, data: bytes) -> None:
         task.life.failure = failure
         state.add(task)
         return
-    _remember(state, address.tenant, post.key, post.nonce, post_id)
+    if named:
+        _remember(state, address.tenant, post.key, post.nonce, post_id)
     if post.cron is not None:
         state.schedules[post_id] = Schedule(
             id=post_id,

@@ -103,9 +103,11 @@ class FlowView:
         choosing = [n for n, s in self.spec.steps.items() if s.join not in ("all", "best_effort")]
         before = None
         while self.ending is None and before != (before := self._standing()):
-            for names in (choosing, self.spec.steps):  # a join that is satisfied saves the rest
-                for name in names:
-                    self._look_at(name, seq, unneeded)
+            for name in self.spec.steps:  # what goes item by item hears at once
+                self._follow(name)
+            looks = (*choosing, *self.spec.steps)  # a join that is satisfied saves the rest
+            for name in looks if before == self._standing() else ():
+                self._look_at(name, seq, unneeded)
                 if before != self._standing():
                     break
             for name in self.spec.steps:
@@ -117,7 +119,7 @@ class FlowView:
         ended = sum(len(self.ended(name)) for name in self.spec.steps)
         return ended, len(self.begun), len(self.fate), len(self.total), len(self.released)
 
-    def _look_at(self, name: str, seq: int, unneeded: list[str]) -> None:
+    def _follow(self, name: str) -> None:
         source = self.spec.follows(name)
         if source is not None and name not in self.fate:
             if source in self.total:
@@ -126,6 +128,9 @@ class FlowView:
                 mine[name] |= absent[source] - self.ended(name)
             if source in self.fate:
                 self.fate[name] = self.fate[source]
+
+    def _look_at(self, name: str, seq: int, unneeded: list[str]) -> None:
+        self._follow(name)
         if name in self.begun or name in self.released or self.over(name):
             return
         strict = self.spec.strict(name)
