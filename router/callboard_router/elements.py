@@ -9,10 +9,10 @@ from __future__ import annotations
 from callboard_broker.graph import Node
 from callboard_broker.rule import Life
 from callboard_router.budget import Need, need_of
-from callboard_router.flow import Flow, Result
+from callboard_router.flow import Flow, Result, StepState
 from callboard_router.state import State, Task
 
-__all__ = ["create", "enter_next", "resume_step"]
+__all__ = ["create", "has_room", "resume_step"]
 
 _ENTERED_AT_ONCE = 256
 """Inner workflows of one fan-out that live at the same time, if its step does not say."""
@@ -44,7 +44,7 @@ def create(state: State, flow: Flow, node: Node, index: int) -> None:
     ):
         return
     if node.graph is not None:
-        if step.entered >= (node.step.at_once or _ENTERED_AT_ONCE):
+        if not has_room(step, node):
             step.held.append(index)
             return
         step.entered += 1
@@ -70,14 +70,9 @@ def create(state: State, flow: Flow, node: Node, index: int) -> None:
     )
 
 
-def enter_next(state: State, flow: Flow, name: str) -> None:
-    """An element with an inner workflow has ended: one that was held back may begin."""
-    step = flow.steps[name]
-    step.entered -= 1
-    node = flow.graph.nodes[name]
-    room = step.entered < (node.step.at_once or _ENTERED_AT_ONCE)
-    if room and step.held and flow.ending is None and not step.released:
-        create(state, flow, node, step.held.popleft())
+def has_room(step: StepState, node: Node) -> bool:
+    """Whether one more of the step's inner workflows may live."""
+    return step.entered < (node.step.at_once or _ENTERED_AT_ONCE)
 
 
 def _need(flow: Flow, node: Node) -> Need:

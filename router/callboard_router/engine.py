@@ -243,9 +243,12 @@ class Engine:
         """Why a live task or workflow is where it is; None if it is not live, or another's."""
         return explain(self.desk, tenant, name, at_ms)
 
-    def budgets(self) -> dict[str, Any]:
-        """The budgets in force, what of them was set on the running board, and what is in use."""
+    def budgets(self) -> dict[str, Any] | None:
+        """The budgets in force, what of them was set on the running board, and what is in use;
+        None as long as this router's settings are not in force."""
         accounts = self.state.accounts
+        if accounts.base != self.desk.policy.limits:
+            return None
         return {
             "limits": msgspec.to_builtins(accounts.limits),
             "changed": msgspec.to_builtins(accounts.changed),

@@ -1,8 +1,9 @@
 """What is asked of the active router: may a host start, why does a task wait, what of budgets.
 
-Only the active one answers; whoever hears nothing asks again. A host is told `go` only with the
-whole journal folded, because an outcome may stand at its very end. A change of budgets is answered
-when its event has been read back, so that it holds for whatever is dispatched after the answer.
+Only the active one answers, once its settings are in force; whoever hears nothing asks again. A
+host is told `go` only with the whole journal folded, because an outcome may stand at its very end.
+A change of budgets is answered when its event has been read back, so that it holds for whatever is
+dispatched after the answer.
 """
 
 from __future__ import annotations
@@ -169,7 +170,9 @@ class Questions:
             self._engine.set_budgets(question.set, question.by, done)
             if not await in_force:
                 raise _NotActive
-        found: dict[str, Any] = self._engine.budgets()
+        found = self._engine.budgets()
+        if found is None:
+            raise _NotActive
         return found
 
 

@@ -16,12 +16,12 @@ from callboard_broker.errors import BadInput
 from callboard_broker.graph import Node, downstream
 from callboard_broker.wire import Command
 from callboard_router.compensation import end_if_done
-from callboard_router.elements import resume_step
+from callboard_router.elements import create, has_room, resume_step
 from callboard_router.flow import INLINE, Flow, Result, StepState
 from callboard_router.joining import Change, ended, judge, recount, spread
 from callboard_router.state import State
 
-__all__ = ["limit_flow", "own_keys", "rerun"]
+__all__ = ["enter_next", "limit_flow", "own_keys", "rerun"]
 
 
 def limit_flow(state: State, flow: Flow) -> None:
@@ -214,18 +214,36 @@ def _catch_up(flow: Flow) -> None:
                     ended(flow, name, index, step.attempts.pop(index, 0), [], skipped=skipped)
 
 
+def enter_next(state: State, flow: Flow, name: str) -> None:
+    """An element with an inner workflow has ended: one that was held back may begin, or go on."""
+    step, node = flow.steps[name], flow.graph.nodes[name]
+    step.entered -= 1
+    if has_room(step, node) and step.held and flow.ending is None and not step.released:
+        index = step.held.popleft()
+        if index in step.asleep:
+            _go_on_inside(state, flow, step, index)
+        else:
+            create(state, flow, node, index)
+
+
 def _wake(state: State, flow: Flow, *, edited: bool) -> None:
-    """Inner workflows that failed go on where they were; with other inputs, they begin anew."""
-    for name in flow.graph.nodes:
+    """Inner workflows that failed go on where they were, no more of a step at once than it allows;
+    with other inputs, they begin anew."""
+    for name, node in flow.graph.nodes.items():
         step = flow.steps[name]
         for index in sorted(step.asleep):
             if index in step.failures or index in step.skipped:
                 continue
-            inner = step.asleep.pop(index)
             if edited:
-                continue  # its step's element has its attempts
-            step.attempts.pop(index, None)
-            step.entered += 1
-            flow.nested[inner.id] = None
-            flow.open += 1
-            _again(state, inner, None, edited=False)
+                del step.asleep[index]  # its step's element has its attempts
+            elif has_room(step, node):
+                _go_on_inside(state, flow, step, index)
+
+
+def _go_on_inside(state: State, flow: Flow, step: StepState, index: int) -> None:
+    inner = step.asleep.pop(index)
+    step.attempts.pop(index, None)
+    step.entered += 1
+    flow.nested[inner.id] = None
+    flow.open += 1
+    _again(state, inner, None, edited=False)

@@ -14,7 +14,7 @@ from callboard_broker.errors import BadInput
 from callboard_broker.graph import UNDO, Graph, chart
 from callboard_broker.wire import Entered, Expanded, Failure, FlowRun, Settled
 from callboard_router.compensation import end_if_done, undone
-from callboard_router.elements import enter_next, resume_step
+from callboard_router.elements import resume_step
 from callboard_router.flow import INLINE, Flow, Result, StepState
 from callboard_router.joining import (
     Change,
@@ -26,7 +26,7 @@ from callboard_router.joining import (
     set_fate,
     spread,
 )
-from callboard_router.recovery import limit_flow, own_keys, rerun
+from callboard_router.recovery import enter_next, limit_flow, own_keys, rerun
 from callboard_router.state import State, Task
 from callboard_router.stopping import flow_paused, halt, live_tasks, open_gates
 

@@ -37,7 +37,8 @@ class Checker:
     ) -> None:
         self.overtakes = 0
         self.starts: dict[tuple[str, int], tuple[str, str, float]] = {}
-        self.tables = Tables()
+        self._reference = Reference(digests)
+        self.tables = Tables(self._reference.adopt)
         self.orders = Orders(self.tables)
         self.labels: dict[str, str] = {}
         self.allowed: set[tuple[str, int]] = set()
@@ -46,7 +47,6 @@ class Checker:
         self._world = world
         self._clock_error_ms = clock_error_ms
         self._lost_limit = lost_limit
-        self._reference = Reference(digests)
         self._epoch = self._told = 0
         self._memory = Memory()
         self._dispatched: dict[tuple[str, int], Any] = {}

@@ -110,11 +110,12 @@ class Reference:
         early = [name for name in again if not view.may_begin(name)]
         if early:
             raise Violation("again", f"{view.id} begins {early} before their needs are met")
-        woken = [f for f in self._state.flows.values() if f.parent == view.id]
-        for inner in woken:
-            asleep = tables.asleep.pop(inner.id)
-            tables.lives[inner.id] += 1
-            self.adopt(tables, asleep, None)
+        sleeping = {f"{view.id}.{n}.{i}" for n, step in flow.steps.items() for i in step.asleep}
+        for inner in [inner for inner in tables.asleep.values() if inner.outer is view]:
+            if inner.id in self._state.flows:
+                tables.wake(inner.id)
+            elif inner.id not in sleeping:
+                del tables.asleep[inner.id]  # it begins anew
         live = {(task.flow, task.step) for task in self._state.tasks.values()}
         tables.grow(view, {name for name in view.released if (view.id, name) in live})
 

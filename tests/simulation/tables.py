@@ -7,7 +7,7 @@ tasks of what has begun. The rules here are written anew and share nothing with 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,16 +79,18 @@ class Tables:
     """What is live, what is dead, what is owed an answer. ends: terminal events by name.
 
     lives: how often each was started again. attempts: the last one of each task, ever. fresh: new
-    tasks, whose attempts may be counted on from an earlier life.
+    tasks, whose attempts may be counted on from an earlier life. adopt: how a workflow is taken
+    over that runs again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, adopt: Callable[[Tables, FlowView, None], None]) -> None:
         self.tasks: dict[str, CheckedTask] = {}
         self.flows: dict[str, FlowView] = {}
         self.schedules: dict[str, CheckedSchedule] = {}
         self.dead: dict[str, CheckedTask] = {}
         self.dead_flows: dict[str, FlowView] = {}
         self.asleep: dict[str, FlowView] = {}
+        self.adopt = adopt
         self.merges: dict[str, str] = {}
         self.answers: dict[str, str | None] = {}
         self.unreadable: set[int] = set()
@@ -246,10 +248,13 @@ class Tables:
             most = view.spec.steps[step].at_once
             if view.ending is not None or (step in view.released and step not in unneeded):
                 continue
+            name = f"{view.id}.{step}.{index}"
             if most is not None and busy >= most:
                 view.held.append((step, index))
+            elif name in self.asleep:
+                self.wake(name)
             else:
-                self.add(self._element(view, f"{view.id}.{step}.{index}", step, index))
+                self.add(self._element(view, name, step, index))
 
     def _element(self, view: FlowView, name: str, step: str, index: int) -> CheckedTask:
         spec = view.spec.steps[step]
@@ -307,6 +312,11 @@ class Tables:
                     place=("undo", view.undone),
                 )
             )
+
+    def wake(self, name: str) -> None:
+        """A workflow inside a step, which had failed, goes on where it was."""
+        self.lives[name] += 1
+        self.adopt(self, self.asleep.pop(name), None)
 
     def halt(self, view: FlowView, ending: str) -> None:
         """Nothing of it begins any more, and what is live shall end."""
