@@ -13,7 +13,6 @@ Keys: `global`, `tenant/T`, `capability/C`, `tenant/T/C`, `key/NAME`, and a work
 from __future__ import annotations
 
 import functools
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +21,7 @@ import msgspec
 
 from callboard_broker.wire import Budget, Limit, Terms
 from callboard_router.metering import RATE, Meter, Rule, rule_of
+from callboard_router.tally import Tally
 
 __all__ = ["GLOBAL", "TENANT", "Accounts", "Need", "need_of"]
 
@@ -81,14 +81,14 @@ class Accounts:
     base: dict[str, Limit] = field(default_factory=dict)
     changed: dict[str, Limit] = field(default_factory=dict)
     limits: dict[str, Limit] = field(default_factory=dict)
-    in_use: Counter[str] = field(default_factory=Counter)
+    in_use: Tally[str] = field(default_factory=Tally)
     rules: dict[str, Rule] = field(default_factory=dict)
     default: Rule | None = None
     freed: set[str] = field(default_factory=set, compare=False)
     _own: dict[str, int] = field(default_factory=dict)
     _metered: bool = False
     _meters: dict[tuple[str, str], Meter] = field(default_factory=dict)
-    _held: Counter[Need] = field(default_factory=Counter)
+    _held: Tally[Need] = field(default_factory=Tally)
     _shares: dict[str, Limit] = field(default_factory=dict)
 
     # -- limits
@@ -138,9 +138,9 @@ class Accounts:
         """At the dispatch."""
         in_use = self.in_use
         for key in need.keys:
-            in_use[key] = in_use.get(key, 0) + 1
+            in_use[key] += 1
         if need.units:
-            self._held[need] = self._held.get(need, 0) + 1
+            self._held[need] += 1
         if self._metered:
             self._draw(need, at_ms)
 
@@ -151,14 +151,14 @@ class Accounts:
         """
         in_use = self.in_use
         for key in need.keys:
-            left = in_use.get(key, 0) - 1
+            left = in_use[key] - 1
             if left > 0:
                 in_use[key] = left
             else:
                 in_use.pop(key, None)
         self.freed.update(need.keys)
         if need.units:
-            left = self._held.get(need, 0) - 1
+            left = self._held[need] - 1
             if left > 0:
                 self._held[need] = left
             else:
@@ -203,9 +203,9 @@ class Accounts:
         found = msgspec.convert(plain, _Dumped)
         self.base, self.changed = dict(found.base), dict(found.changed)
         self._own = dict(found.own)
-        self.in_use = Counter(dict(found.in_use))
+        self.in_use = Tally(dict(found.in_use))
         self._meters = {(key, unit): Meter(drawn, at) for key, unit, drawn, at in found.meters}
-        self._held = Counter({Need(keys, units): count for keys, units, count in found.held})
+        self._held = Tally({Need(keys, units): count for keys, units, count in found.held})
         self._work_out()
 
     # -- inside

@@ -6,7 +6,6 @@ owns sockets and clocks; the simulation in the tests drives this very class.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -34,6 +33,7 @@ from callboard_router.proposals import Proposal, Proposals
 from callboard_router.queueing import Waiting
 from callboard_router.secrecy import Secrets
 from callboard_router.state import FOLD_VERSION, State
+from callboard_router.tally import Tally
 from callboard_router.tenure import Role, Tenure
 
 __all__ = ["ROUTERS", "Engine"]
@@ -58,7 +58,7 @@ class Engine:
     ) -> None:
         self.tenure = Tenure(name, standby=policy.standby, unresolved=policy.unresolved)
         self._secret = secret or Secrets().draw
-        self._completed: Counter[Queue] = Counter()
+        self._completed: Tally[Queue] = Tally()
         self._ticked_at = 0.0
         self._stopped_at = 0.0
         self._snapshot: Snapshot | None = None

@@ -7,7 +7,7 @@ still had under way.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import KeysView
 
 import msgspec
 
@@ -31,11 +31,12 @@ from callboard_broker.wire import (
 )
 from callboard_router.budget import Need, Reserved
 from callboard_router.liveness import Queue
+from callboard_router.tally import Tally
 
 __all__ = ["Proposal", "Proposals", "key_of"]
 
 
-class Proposal(msgspec.Struct, frozen=True, kw_only=True):
+class Proposal(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A router event to be written, on condition that the epoch is still `guard`.
 
     attach: a payload or result too long for the event; it goes to the blob store first.
@@ -75,9 +76,11 @@ class Proposals:
 
     def __init__(self) -> None:
         self.reserved = Reserved()
-        self.under_way: Counter[Queue] = Counter()
-        self.boxes: Counter[str] = Counter()
+        self.under_way: Tally[Queue] = Tally()
+        self.boxes: Tally[str] = Tally()
         self._open: dict[str, tuple[Need, Queue, str | None] | None] = {}
+        self.keys: KeysView[str] = self._open.keys()
+        """What is being decided on; it follows."""
 
     def __contains__(self, key: object) -> bool:
         return key in self._open

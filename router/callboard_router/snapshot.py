@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import zlib
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -21,6 +21,7 @@ from callboard_broker.wire import Snapshot
 from callboard_router.flow import Flow, Result, plain_flow, restore_flow
 from callboard_router.joining import recount
 from callboard_router.state import FOLD_VERSION, Answer, Schedule, State, Task
+from callboard_router.tally import Tally
 
 __all__ = ["Picture", "SnapshotBroken", "compressed", "digest", "dump", "expand", "floor", "load"]
 
@@ -130,16 +131,16 @@ def _load(data: bytes) -> State:
             void=found.void,
             schedules={schedule.id: schedule for schedule in found.schedules},
             flows={flow.id: flow for flow in map(restore_flow, found.flows)},
-            running=Counter(dict(found.running)),
-            boxes=Counter(dict(found.boxes)),
-            waiting=Counter(dict(found.waiting)),
+            running=Tally(dict(found.running)),
+            boxes=Tally(dict(found.boxes)),
+            waiting=Tally(dict(found.waiting)),
             nonces=OrderedDict(found.nonces),
             keys={tenant: OrderedDict(known) for tenant, known in found.keys},
             merges=dict(found.merges),
             answers=dict(found.answers),
             to_expand=dict.fromkeys(found.to_expand),
             unreadable=dict(found.unreadable),
-            finished=Counter(dict(found.finished)),
+            finished=Tally(dict(found.finished)),
         )
         state.accounts.load(found.accounts)
         buried = [(at_ms, restore_flow(plain)) for at_ms, plain in found.dead_flows]

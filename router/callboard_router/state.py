@@ -8,7 +8,7 @@ policy and no part of the state: it names what may have become possible.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
 import msgspec
@@ -17,13 +17,14 @@ from callboard_broker.rule import Life
 from callboard_broker.wire import BlobRef, Cron, Failure, Snapshot, Terms
 from callboard_router.budget import Accounts, Need
 from callboard_router.flow import Flow, Result
+from callboard_router.tally import Tally
 
 __all__ = ["FOLD_VERSION", "Answer", "Schedule", "State", "Task"]
 
 FOLD_VERSION = 2
 
 
-class Task(msgspec.Struct, kw_only=True):
+class Task(msgspec.Struct, kw_only=True, gc=False):
     """A live task. order: the journal sequence that made it ready; older goes first.
 
     since: when it became ready, in milliseconds. not_before: when it may start at the earliest.
@@ -114,9 +115,9 @@ class State:
     tasks: dict[str, Task] = field(default_factory=dict)
     flows: dict[str, Flow] = field(default_factory=dict)
     schedules: dict[str, Schedule] = field(default_factory=dict)
-    running: Counter[tuple[str, str]] = field(default_factory=Counter)
-    boxes: Counter[str] = field(default_factory=Counter)
-    waiting: Counter[str] = field(default_factory=Counter)
+    running: Tally[tuple[str, str]] = field(default_factory=Tally)
+    boxes: Tally[str] = field(default_factory=Tally)
+    waiting: Tally[str] = field(default_factory=Tally)
     dead: OrderedDict[str, tuple[int, Task]] = field(default_factory=OrderedDict)
     dead_flows: OrderedDict[str, tuple[int, Flow]] = field(default_factory=OrderedDict)
     nonces: OrderedDict[tuple[str, str], tuple[str, int]] = field(default_factory=OrderedDict)
@@ -125,7 +126,7 @@ class State:
     answers: dict[str, Answer] = field(default_factory=dict)
     to_expand: dict[tuple[str, str], None] = field(default_factory=dict)
     unreadable: dict[int, str] = field(default_factory=dict)
-    finished: Counter[str] = field(default_factory=Counter)
+    finished: Tally[str] = field(default_factory=Tally)
     void: int = 0
     fresh: deque[str] = field(default_factory=deque)
 

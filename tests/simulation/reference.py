@@ -70,8 +70,8 @@ class Reference:
         mine = {name: _life(task) for name, task in tables.tasks.items()}
         if mine != theirs:
             self._tell(tables, mine, theirs)
-        if +tables.purse.in_use != +state.accounts.in_use:
-            found = f"{+tables.purse.in_use}, the fold {+state.accounts.in_use}"
+        if +tables.purse.in_use != state.accounts.in_use:
+            found = f"{+tables.purse.in_use}, the fold {state.accounts.in_use}"
             raise Violation("I2", f"after {state.seq} in use are {found}")
         names: list[tuple[Iterable[Any], Iterable[Any]]] = [
             (tables.flows, state.flows),

@@ -174,7 +174,7 @@ def test_every_workflow_comes_to_its_end_whatever_happens(seed: int):
     assert not state.flows
     assert not state.tasks
     assert not state.to_expand
-    assert not +state.waiting
+    assert not state.waiting
     assert not any(state.accounts.in_use.values())
     assert state.accounts._own == {}
     for flow in posted:
