@@ -25,13 +25,16 @@ def dispatches(desk: Desk, at_ms: int) -> Iterator[tuple[Task, Placement]]:
     """
     state, proposals = desk.state, desk.proposals
     agenda, accounts, reserved = desk.agenda, state.accounts, proposals.reserved
+    proposed = proposals.keys
     waiting = agenda.waiting
-    if not waiting.has_room(GLOBAL):
+    if waiting.room(GLOBAL) <= 0:
         return  # whatever is given back is seen by whoever asks next
     waiting.look(reserved, (desk.capacity, len(desk.ready)), at_ms)
-    while waiting.has_room(GLOBAL) and (lane := waiting.head()) is not None:
-        task = state.tasks.get(lane.tasks[0][2])
-        if task is None or task.id in proposals or not agenda.may_start(task):
+    room = waiting.room(GLOBAL)
+    while room > 0 and (lane := waiting.head()) is not None:
+        name = lane.tasks[0][2]
+        task = state.tasks.get(name)
+        if task is None or name in proposed or not agenda.may_start(task):
             waiting.take(lane, served=False)
             continue
         reason = blocked(accounts, reserved, task.need, at_ms)
@@ -47,6 +50,9 @@ def dispatches(desk: Desk, at_ms: int) -> Iterator[tuple[Task, Placement]]:
                 continue
             waiting.take(lane, served=True)
             yield task, found
+            room -= 1
+            if not room:  # or is there some left? Not every task that is yielded is dispatched
+                room = waiting.room(GLOBAL)
         elif is_impossible(accounts, reason, task.need):
             waiting.set_aside(lane)
         else:

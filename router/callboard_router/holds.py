@@ -25,7 +25,7 @@ class Timing:
     start: float = 5.0
 
 
-class Hold(msgspec.Struct, kw_only=True, eq=False):
+class Hold(msgspec.Struct, kw_only=True, eq=False, gc=False):
     """A running attempt. owner: who has it, once a beat or an answer has said so.
 
     seq: of its dispatch. box: the host whose mailbox it went to, the only one that can have it.

@@ -9,6 +9,7 @@ nothing else; so a decision costs the same however many tasks and tenants wait.
 from __future__ import annotations
 
 import heapq
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -150,14 +151,18 @@ class Waiting:
         self._impossible.append((lane, heapq.heappop(lane.tasks)))
         self._parking.tried(lane)
 
-    def has_room(self, key: str) -> bool:
-        """Whether a token of this budget is free, as far as `look` knows."""
+    def room(self, key: str) -> int:
+        """How many tokens of this budget are free, as far as `look` knows; may be below 0."""
         accounts = self._books.accounts
         rule = accounts.rule(key)
         if rule is None:
-            return True
+            return sys.maxsize
         in_use = accounts.in_use.get(key, 0) + self._books.counts.get(key, 0)
-        return in_use < rule.concurrency
+        return rule.concurrency - in_use
+
+    def has_room(self, key: str) -> bool:
+        """Whether a token of this budget is free, as far as `look` knows."""
+        return self.room(key) > 0
 
     # -- inside
 
