@@ -183,8 +183,8 @@ class Agenda:
             and task.cancel is None
             and not task.paused
             and task.not_before <= self.now_ms
-            and task.id not in self._parked
-            and task.id not in self.unfillable
+            and not (self._parked and task.id in self._parked)
+            and not (self.unfillable and task.id in self.unfillable)
             and (task.flow is None or not self.is_paused(task))
         )
 

@@ -42,8 +42,8 @@ class Reserved:
         counts = self.counts
         for key in need.keys:
             counts[key] = counts.get(key, 0) + 1
-            for unit, amount in need.units:
-                self.units[(key, unit)] = self.units.get((key, unit), 0.0) + amount
+        if need.units:
+            self._open_units(need)
 
     def close(self, need: Need) -> None:
         """It was read back, or it will never be stored."""
@@ -55,18 +55,28 @@ class Reserved:
                 counts[key] = left
             else:
                 del counts[key]
-            for unit, amount in need.units:
-                rest = self.units.get((key, unit), 0.0) - amount
-                if left and rest > 0:
-                    self.units[(key, unit)] = rest
-                else:
-                    self.units.pop((key, unit), None)
+        if need.units:
+            self._close_units(need)
 
     def clear(self) -> None:
         """A new epoch: nothing of the old one can be stored any more."""
         self.freed.update(self.counts)  # whoever waits for what was under way tries again
         self.counts.clear()
         self.units.clear()
+
+    def _open_units(self, need: Need) -> None:
+        for key in need.keys:
+            for unit, amount in need.units:
+                self.units[(key, unit)] = self.units.get((key, unit), 0.0) + amount
+
+    def _close_units(self, need: Need) -> None:
+        for key in need.keys:
+            for unit, amount in need.units:
+                rest = self.units.get((key, unit), 0.0) - amount
+                if rest > 0 and key in self.counts:
+                    self.units[(key, unit)] = rest
+                else:
+                    self.units.pop((key, unit), None)
 
 
 def blocked(accounts: Accounts, reserved: Reserved, need: Need, at_ms: int) -> str | None:

@@ -129,20 +129,21 @@ class Engine:
         self.desk.performance.note(event.host, queue[1], run_ms, ok, at_ms=self.state.at_ms)
 
     def _dispatched(self, event: Dispatch, seq: int, now: float) -> None:
-        task = self.state.tasks[event.task]
-        start = max(self.desk.policy.timing.start, (event.start_by - self.state.at_ms) / 1000)
-        self.desk.liveness.dispatched(
+        desk, state = self.desk, self.state
+        task = state.tasks[event.task]
+        start_s = max(desk.policy.timing.start, (event.start_by - state.at_ms) / 1000)
+        desk.liveness.dispatched(
             task.id,
             event.attempt,
             seq,
             task.queue,
             now=now,
-            start_s=start,
+            start_s=start_s,
             host=event.host,
             why=event.why,
         )
         if task.terms is not None or task.cancel is not None:
-            self.state.fresh.append(task.id)  # it may have a deadline, or shall be stopped
+            state.fresh.append(task.id)  # it may have a deadline, or shall be stopped
 
     def _budget_changed(self, event: Budget) -> None:
         wishes = self.desk.wishes

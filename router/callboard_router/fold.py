@@ -65,7 +65,8 @@ def apply(
     """
     subject, data = message
     state.seq = seq
-    state.at_ms = max(state.at_ms, at_ms)
+    if at_ms > state.at_ms:  # noqa: PLR1730 - max() takes three times as long, for every message
+        state.at_ms = at_ms
     address = subjects.parse(subject)
     kind = address.kind
     if kind == "post":

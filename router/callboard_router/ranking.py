@@ -6,7 +6,7 @@ more are dropped where they surface. So a change costs one push, however many me
 
 from __future__ import annotations
 
-import heapq
+from heapq import heapify, heappop, heappush, heapreplace
 from typing import Any, Generic, Protocol, TypeVar
 
 __all__ = ["Rank", "Ranked", "Ranking"]
@@ -53,7 +53,7 @@ class Ranking(Generic[Member]):
         self._number += 1
         entry = (rank, self._number, member)
         member.entry = entry
-        heapq.heappush(self._heap, entry)
+        heappush(self._heap, entry)
         return True
 
     def head(self) -> Member | None:
@@ -61,18 +61,20 @@ class Ranking(Generic[Member]):
         heap = self._heap
         while heap:
             entry = heap[0]
-            member = entry[2]
+            before, _, member = entry
             if member.entry is not entry:
-                heapq.heappop(heap)
+                heappop(heap)
                 continue
             rank = member.rank()
+            if rank is before:
+                return member
             if rank is None:
-                heapq.heappop(heap)
+                heappop(heap)
                 member.entry = None
-            elif rank > entry[0]:
-                self._number += 1
-                member.entry = (rank, self._number, member)
-                heapq.heapreplace(heap, member.entry)
+            elif rank > before:
+                self._number = number = self._number + 1
+                member.entry = entry = (rank, number, member)
+                heapreplace(heap, entry)
             else:
                 return member
         return None
@@ -83,5 +85,5 @@ class Ranking(Generic[Member]):
 
     def _clean(self) -> None:
         self._heap = [entry for entry in self._heap if entry[2].entry is entry]
-        heapq.heapify(self._heap)
+        heapify(self._heap)
         self._limit = max(_FEW, 2 * len(self._heap))

@@ -20,6 +20,9 @@ class Role(Enum):
     LEADER = "leader"
 
 
+_LEADER = Role.LEADER  # looking a member up takes Python 3.11 0.1 us, here for every message
+
+
 class Tenure:
     """One router's part in the succession. standby, unresolved: seconds (see `Policy`)."""
 
@@ -39,7 +42,7 @@ class Tenure:
     @property
     def leads_on(self) -> bool:
         """Whether it is the active router, or was until it claimed an epoch anew."""
-        return self.role is Role.LEADER or (self.role is Role.CLAIMING and self.renewed)
+        return self.role is _LEADER or (self.role is Role.CLAIMING and self.renewed)
 
     def start(self, now: float) -> None:
         """The journal is read to its end: from here on silence counts."""
