@@ -31,7 +31,7 @@ def check_size(data: bytes, limit: int, field: str = "payload") -> None:
 
 def check_document(data: bytes, *, depth: int = MAX_DEPTH, field: str = "body") -> None:
     """Raise `BadInput` if the JSON in `data` nests deeper than `depth` levels."""
-    if data.count(b"[") + data.count(b"{") <= depth:
+    if len(data) <= depth or data.count(b"[") + data.count(b"{") <= depth:
         return
     left = _STRING.sub(b"", data).translate(_ONE_KIND, _NO_BRACKETS)
     level = min(depth, _CANCELLED_LEVELS)
