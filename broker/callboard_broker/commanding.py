@@ -16,8 +16,7 @@ from msgspec import UNSET, Raw
 
 from callboard_broker.encoding import encode_payload
 from callboard_broker.errors import BadInput
-from callboard_broker.posts import VERBS, Command
-from callboard_broker.wire import Answered, Event, Failure, decode_command
+from callboard_broker.wire import VERBS, Answered, Command, Event, Failure, decode_command
 
 __all__ = ["Asked", "CommandDetails", "Commanding", "read_command"]
 

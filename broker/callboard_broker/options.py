@@ -12,8 +12,7 @@ import msgspec
 
 from callboard_broker.encoding import encode_payload
 from callboard_broker.errors import BadInput
-from callboard_broker.posts import Cron, Needs, Parent, Post, Retry, Timeouts
-from callboard_broker.wire import decode_post
+from callboard_broker.wire import Cron, Needs, Parent, Post, Retry, Timeouts, decode_post
 
 __all__ = ["TaskOptions", "check_key", "check_priority", "check_timeout", "read_options"]
 

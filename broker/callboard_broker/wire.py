@@ -4,19 +4,23 @@ A struct's tag is the event's `kind`, and it must equal the kind that the subjec
 given by subject, so a body may not claim to be something else. Times are Unix milliseconds of the
 server's clock and end in `_at`; durations are seconds. `v` is the schema's version: a reader
 refuses a version that it does not know, by name.
+
+Whatever is on the wire is imported from here, also what stands in `posts`, `beats` and `limits`.
 """
 
 from __future__ import annotations
 
-import functools
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from callboard_broker.bounds import check_document
+from callboard_broker.beats import Beat, Offer, decode_beat
+from callboard_broker.decoding import check_value, decode_foreign
 from callboard_broker.errors import BadInput
+from callboard_broker.limits import Limit, Quota
 from callboard_broker.posts import (
+    NULL,
     SCHEMA,
     VERBS,
     Amount,
@@ -30,7 +34,6 @@ from callboard_broker.posts import (
     Post,
     Ref,
     Retry,
-    Seconds,
     Shard,
     Step,
     SubFlow,
@@ -39,11 +42,11 @@ from callboard_broker.posts import (
     Undo,
     Unit,
     Version,
-    Word,
 )
 
 __all__ = [
     "EVENTS",
+    "NULL",
     "VERBS",
     "Answered",
     "Beat",
@@ -294,30 +297,6 @@ class Answered(msgspec.Struct, frozen=True, tag_field="kind", tag="answered", om
     v: Version = SCHEMA
 
 
-class Quota(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How much of a unit: `limit` within each `per` seconds (it refills steadily), or in all."""
-
-    limit: Amount
-    per: Seconds | None = None
-
-
-class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What one budget allows; whatever is left out is not limited.
-
-    concurrency: attempts at once. rate: dispatches a second, and burst: how many at once after a
-    rest. units: e.g. LLM tokens. For tenants also weight: its share where several compete,
-    guaranteed: attempts at once that come before any share, waiting: tasks that may wait.
-    """
-
-    concurrency: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
-    rate: Annotated[float, Meta(gt=0, le=1e9)] | None = None
-    burst: Annotated[float, Meta(ge=1, le=1e9)] | None = None
-    units: Annotated[dict[Unit, Quota], Meta(max_length=16)] = {}
-    weight: Annotated[float, Meta(gt=0, le=1000)] | None = None
-    guaranteed: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
-    waiting: Annotated[int, Meta(ge=0, le=100_000_000)] | None = None
-
-
 class Budget(msgspec.Struct, frozen=True, tag_field="kind", tag="budget", omit_defaults=True):
     """Budgets change. base: all that the settings say, if that is what changed.
 
@@ -361,66 +340,10 @@ Event = (
 )
 
 
-class Offer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A queue that a host serves. slots: attempts it can hold at once; free: of them, now.
-
-    agent, version, specialization, labels: what the agent declares of itself. cpu (cores),
-    memory_mb: what one attempt of it needs.
-    """
-
-    capability: str
-    slots: Annotated[int, Meta(ge=0, le=1_000_000)]
-    free: Annotated[int, Meta(ge=0, le=1_000_000)]
-    agent: Annotated[str, Meta(max_length=128)] = ""
-    version: Annotated[str, Meta(max_length=64)] = ""
-    specialization: Annotated[list[Word], Meta(max_length=32)] = []
-    labels: Annotated[dict[Word, Word], Meta(max_length=32)] = {}
-    cpu: float | None = None
-    memory_mb: float | None = None
-
-
-class Beat(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A host says, from outside its handlers' loop, that it lives and what it holds.
-
-    incarnation: new at every start, and after every lease that the host let end.
-    cpu: cores in use by the host's process. memory_mb: its resident set. cpus: cores that it may
-    use. free_mb: memory that its machine or cgroup has left; 0: not known.
-    gone: the incarnation has ended, on the word of the host itself or of its supervisor.
-    fresh_from: the journal's last sequence when the connection that pulls work was made; what was
-    stored before it, this host starts only on the router's word.
-    """
-
-    host: str
-    incarnation: str
-    pool: str
-    offers: Annotated[list[Offer], Meta(max_length=1000)] = []
-    holds: list[tuple[str, int]] = []
-    cpu: float = 0.0
-    memory_mb: float = 0.0
-    cpus: float = 0.0
-    free_mb: float = 0.0
-    pid: int = 0
-    node: str = ""
-    gone: bool = False
-    fresh_from: int = 0
-    v: Version = SCHEMA
-
-    def ends(self, incarnation: str) -> bool:
-        """Whether this beat says that `incarnation` is over.
-
-        A supervisor knows only the name that it gave its child; a child whose lease ended in
-        between goes by that name with `.1`, `.2`, ... appended.
-        """
-        named = self.incarnation
-        return self.gone and (incarnation == named or incarnation.startswith(named + "."))
-
-
 _encoder = msgspec.json.Encoder()
 _post = msgspec.json.Decoder(Post)
 _flow_run = msgspec.json.Decoder(FlowRun)
 _command = msgspec.json.Decoder(Command)
-_beat = msgspec.json.Decoder(Beat)
-_value = msgspec.json.Decoder(Any)
 
 EVENTS: dict[str, msgspec.json.Decoder[Any]] = {
     "epoch": msgspec.json.Decoder(Epoch),
@@ -452,73 +375,31 @@ def decode_event(kind: str, data: bytes) -> Event:
     decoder = EVENTS.get(kind)
     if decoder is None:
         raise BadInput("kind", f"{kind!r} is not an event of this version")
-    event: Event = _decode_foreign(decoder, data, _EVENT_DEPTH)
+    event: Event = decode_foreign(decoder, data, _EVENT_DEPTH)
     return event
 
 
 def decode_post(data: bytes, *, depth: int = 64) -> Post:
     """Read what anyone may have posted. Raises `BadInput` that names the field."""
-    post: Post = _decode_foreign(_post, data, depth)
-    _check_value(post.payload, "payload")
+    post: Post = decode_foreign(_post, data, depth)
+    check_value(post.payload, "payload")
     return post
 
 
 def decode_flow_run(data: bytes, *, depth: int = 64) -> FlowRun:
     """Read a workflow that anyone may have posted; `graph.chart` says whether it can run."""
-    run: FlowRun = _decode_foreign(_flow_run, data, depth)
-    _check_value(run.inputs, "inputs")
+    run: FlowRun = decode_foreign(_flow_run, data, depth)
+    check_value(run.inputs, "inputs")
     for index, step in enumerate(run.steps):
-        _check_value(step.payload, f"steps[{index}].payload")
+        check_value(step.payload, f"steps[{index}].payload")
     if run.output is not UNSET:
-        _check_value(run.output, "output")
+        check_value(run.output, "output")
     return run
 
 
 def decode_command(data: bytes, *, depth: int = 64) -> Command:
     """Read what anyone may have asked of a task. Raises `BadInput` that names the field."""
-    command: Command = _decode_foreign(_command, data, depth)
+    command: Command = decode_foreign(_command, data, depth)
     if command.payload is not UNSET:
-        _check_value(command.payload, "payload")
+        check_value(command.payload, "payload")
     return command
-
-
-def decode_beat(data: bytes) -> Beat:
-    """Read a host's beat. Raises `BadInput` that names the field."""
-    beat: Beat = _decode_foreign(_beat, data, 8)
-    return beat
-
-
-def _decode_foreign(decoder: msgspec.json.Decoder[Any], data: bytes, depth: int) -> Any:
-    check_document(data, depth=depth)
-    try:
-        return decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise _explain(error) from error
-
-
-def _check_value(raw: Raw, field: str) -> None:
-    """A `Raw` was only skipped over: its numbers and its UTF-8 are checked here."""
-    try:
-        _value.decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise BadInput(field, _shown(str(error))) from error
-
-
-def _explain(error: Exception) -> BadInput:
-    """msgspec says `Expected `int`, got `str` - at `$.priority``: the path is the field."""
-    text, _, place = str(error).partition(" - at `")
-    field = place.rstrip("`").removeprefix("$").lstrip(".") or "body"
-    if text.startswith("Object ") and "`" in text:
-        named = text.split("`")[1]
-        field = named if field == "body" else f"{field}.{named}"
-    return BadInput(_shown(field), _shown(text))
-
-
-@functools.cache
-def _control_characters() -> dict[int, str]:
-    return {code: f"\\x{code:02x}" for code in [*range(32), *range(127, 160)]}
-
-
-def _shown(text: str) -> str:
-    """`text` for a person: bounded, control characters escaped."""
-    return text.translate(_control_characters())[:300]

@@ -21,10 +21,18 @@ import msgspec
 from callboard_broker.encoding import encode_payload
 from callboard_broker.errors import BadInput
 from callboard_broker.graph import chart
-from callboard_broker.posts import Needs, Retry, Timeouts, Undo
 from callboard_broker.references import INPUTS, ITEM
 from callboard_broker.selections import Condition, Selection, plain
-from callboard_broker.wire import FlowRun, Step, decode_flow_run, encode
+from callboard_broker.wire import (
+    FlowRun,
+    Needs,
+    Retry,
+    Step,
+    Timeouts,
+    Undo,
+    decode_flow_run,
+    encode,
+)
 from callboard_broker.workflow_file import read_workflow
 
 __all__ = ["Condition", "Selection", "StepOptions", "Workflow"]

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     )
     from callboard_broker.handle import Handle, Update
     from callboard_broker.options import TaskOptions
-    from callboard_broker.posts import Cron, Needs, Retry, Timeouts
+    from callboard_broker.wire import Cron, Needs, Retry, Timeouts
     from callboard_broker.workflow import Condition, Selection, StepOptions, Workflow
     from callboard_config import SettingsError
 
@@ -99,15 +99,15 @@ _ELSEWHERE = MappingProxyType(
         "Board": "callboard_broker.client",
         "Condition": "callboard_broker.workflow",
         "Context": "callboard_agents.context",
-        "Cron": "callboard_broker.posts",
+        "Cron": "callboard_broker.wire",
         "Handle": "callboard_broker.handle",
-        "Needs": "callboard_broker.posts",
-        "Retry": "callboard_broker.posts",
+        "Needs": "callboard_broker.wire",
+        "Retry": "callboard_broker.wire",
         "Selection": "callboard_broker.workflow",
         "SettingsError": "callboard_config",
         "StepOptions": "callboard_broker.workflow",
         "TaskOptions": "callboard_broker.options",
-        "Timeouts": "callboard_broker.posts",
+        "Timeouts": "callboard_broker.wire",
         "Update": "callboard_broker.handle",
         "Workflow": "callboard_broker.workflow",
         "agent": "callboard_agents.agent",

@@ -12,8 +12,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from callboard_broker.errors import BadInput
-from callboard_broker.posts import Needs
-from callboard_broker.wire import Beat, Offer
+from callboard_broker.wire import Beat, Needs, Offer
 
 __all__ = ["check_needs", "fits", "misfits", "shortage"]
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from msgspec import structs
 
 from callboard_broker.errors import BadInput
-from callboard_broker.posts import Needs
 from callboard_broker.subjects import SHARED_POOL
+from callboard_broker.wire import Needs
 from callboard_router.desk import Desk
 from callboard_router.hosts import Queue
 from callboard_router.matching import check_needs, misfits, shortage

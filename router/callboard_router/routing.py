@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from msgspec import structs
 
-from callboard_broker.posts import Needs
+from callboard_broker.wire import Needs
 from callboard_config.agent_routing import AgentRouting, RoutingRule
 
 __all__ = ["Blocked", "Placement", "Routing", "Rule", "Weights", "merged", "routing_from"]

@@ -13,8 +13,7 @@ from operator import mul
 
 import msgspec
 
-from callboard_broker.posts import Needs
-from callboard_broker.wire import Offer
+from callboard_broker.wire import Needs, Offer
 from callboard_router.hosts import Host
 from callboard_router.performance import Performance
 from callboard_router.routing import Weights

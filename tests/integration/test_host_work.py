@@ -16,8 +16,7 @@ import pytest
 from callboard_agents import Context, Host, agent
 from callboard_broker.blobs import Blobs
 from callboard_broker.errors import BadInput
-from callboard_broker.posts import NULL
-from callboard_broker.wire import Outcome, encode
+from callboard_broker.wire import NULL, Outcome, encode
 from tests.hosts import SECRET, open_stage
 from tests.servers import NatsServer
 

@@ -11,7 +11,7 @@ from callboard.cli.agents import host_options
 from callboard.cli.ledger import ledger_options
 from callboard.cli.router import router_options
 from callboard.connecting import Place, locate
-from callboard_broker.posts import Retry
+from callboard_broker.wire import Retry
 
 
 @pytest.fixture(autouse=True)

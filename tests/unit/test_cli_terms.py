@@ -8,8 +8,7 @@ from callboard.cli.budget import check_budget, read_limit
 from callboard.cli.terms import Terms, read_terms
 from callboard_broker.errors import BadInput
 from callboard_broker.options import read_options
-from callboard_broker.posts import Post
-from callboard_broker.wire import Limit, Quota
+from callboard_broker.wire import Limit, Post, Quota
 
 
 def test_terms_are_those_of_submit():

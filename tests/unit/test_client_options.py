@@ -9,7 +9,7 @@ import pytest
 from callboard_broker.commanding import CommandDetails, read_command
 from callboard_broker.errors import BadInput
 from callboard_broker.options import TaskOptions, read_options
-from callboard_broker.posts import Cron, Needs, Post, Retry, Timeouts
+from callboard_broker.wire import Cron, Needs, Post, Retry, Timeouts
 
 
 def test_records_and_plain_dicts_say_the_same():

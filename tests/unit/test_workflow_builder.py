@@ -9,8 +9,7 @@ import msgspec
 import pytest
 
 from callboard_broker.errors import BadInput
-from callboard_broker.posts import Gate, Retry, Timeouts, Undo
-from callboard_broker.wire import FlowRun, Ref, Step
+from callboard_broker.wire import FlowRun, Gate, Ref, Retry, Step, Timeouts, Undo
 from callboard_broker.workflow import Workflow
 
 

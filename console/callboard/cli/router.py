@@ -14,7 +14,7 @@ from callboard.cli.ready import ReadyTo, teller
 from callboard.connecting import Place, locate
 from callboard_agents.options import host_name
 from callboard_broker.collecting import collect_rarely
-from callboard_broker.posts import Retry
+from callboard_broker.wire import Retry
 from callboard_router.desk import Policy
 from callboard_router.liveness import Timing
 from callboard_router.routing import routing_from

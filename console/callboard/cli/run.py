@@ -14,7 +14,7 @@ from callboard.cli.options import Json, Nats, Prefix, Tenant, new_app, seconds
 from callboard.cli.reaching import reach
 from callboard.cli.screen import Screen
 from callboard_broker.errors import BadInput
-from callboard_broker.posts import Step
+from callboard_broker.wire import Step
 from callboard_broker.workflow import Workflow
 
 __all__ = ["app"]
