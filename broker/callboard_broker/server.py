@@ -155,7 +155,7 @@ class EmbeddedServer:
         process = self._spawn()
         try:
             addresses = self._await_ready(process)
-        except BaseException:
+        except BaseException:  # a Ctrl-C too: no server outlives a start that did not succeed
             self._give_up()
             raise
         self._adopt(addresses)
@@ -165,8 +165,8 @@ class EmbeddedServer:
         process = self._spawn()  # on this thread, which will live; see `child`
         try:
             addresses = await asyncio.to_thread(self._await_ready, process)
-        except BaseException:
-            self._give_up()  # also ends the waiting thread, if this task was cancelled
+        except BaseException:  # a cancellation too: giving up also ends the waiting thread
+            self._give_up()
             raise
         self._adopt(addresses)
 
@@ -218,10 +218,11 @@ class EmbeddedServer:
             self._set_long_log_aside()
             argv = [str(binary), "--config", str(file)]
             self._process = child.start(argv, log=self.log, pass_fds=[lock])
-        except BaseException as error:
+        except OSError as error:
             self._store.release()
-            if isinstance(error, OSError):
-                raise ServerFailed(f"cannot start {binary}: {error}") from error
+            raise ServerFailed(f"cannot start {binary}: {error}") from error
+        except BaseException:  # a Ctrl-C or a bad option too: only a running server keeps the lock
+            self._store.release()
             raise
         return self._process
 

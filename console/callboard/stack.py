@@ -95,7 +95,7 @@ class Stack:
     async def __aenter__(self) -> Self:
         try:
             await self._start()
-        except BaseException:
+        except BaseException:  # a cancellation too: without an entry there will be no `__aexit__`
             await self._stop()
             raise
         return self

@@ -70,7 +70,7 @@ class SqliteStore:
             version = self._database.execute("PRAGMA user_version").fetchone()[0]
             if version != SCHEMA or not self._is_of_this_journal():
                 self.clear()
-        except BaseException:
+        except BaseException:  # a Ctrl-C too: nobody else has this connection yet to close it
             self._database.close()
             raise
 
@@ -249,7 +249,7 @@ class SqliteStore:
         self._database.execute("BEGIN IMMEDIATE")
         try:
             yield self._database
-        except BaseException:
+        except BaseException:  # a Ctrl-C too: rows and position are saved together or not at all
             self._database.execute("ROLLBACK")
             raise
         self._database.execute("COMMIT")
