@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from callboard_broker import child
@@ -86,14 +86,11 @@ class Cluster:
         """The node that leads `stream` now, or as soon as there is one."""
         async with asyncio.timeout(60):
             while True:
-                try:
+                with suppress(OSError, LookupError, ApiError):
                     info = await connection.api(f"STREAM.INFO.{stream}", timeout=_ANSWER_SECONDS)
-                except (OSError, LookupError, ApiError):
-                    await asyncio.sleep(0.1)  # an election tells nobody that it is over
-                    continue
-                if found := info.get("cluster", {}).get("leader"):
-                    return str(found)
-                await asyncio.sleep(0.1)
+                    if found := info.get("cluster", {}).get("leader"):
+                        return str(found)
+                await asyncio.sleep(0.1)  # an election tells nobody that it is over
 
 
 @contextmanager

@@ -32,7 +32,7 @@ async def slow(value, ctx: Context):
     try:
         while True:
             await ctx.progress("begun")
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)  # said again and again: who listens later hears it too
     except asyncio.CancelledError:
         Path(f"stopped-{value}").touch()
         raise
