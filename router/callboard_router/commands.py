@@ -18,7 +18,7 @@ from callboard_router.flow import INLINE, Flow, Result
 from callboard_router.posting import is_repeat
 from callboard_router.recovery import rerun
 from callboard_router.state import Answer, Schedule, State, Task
-from callboard_router.stopping import halt, live_tasks, open_gates
+from callboard_router.stopping import cancel_task, halt, live_tasks, open_gates
 from callboard_router.workflow import signal
 
 __all__ = ["MAX_SIGNAL", "take_command"]
@@ -79,17 +79,6 @@ def _cancel(state: State, tenant: str, _seq: int, command: Command) -> None:
         state.fresh.append(found.id)
     else:
         cancel_task(state, found, reason)
-
-
-def cancel_task(state: State, task: Task, reason: str) -> None:
-    """The task and all that it spawned shall end as soon as they can."""
-    left = [task]
-    while left:
-        found = left.pop()
-        if found.cancel is None:
-            found.cancel = reason
-            state.fresh.append(found.id)
-            left.extend(state.tasks[name] for name in found.children if name in state.tasks)
 
 
 def _pause(state: State, tenant: str, _seq: int, command: Command) -> None:

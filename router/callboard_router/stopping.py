@@ -14,7 +14,7 @@ from callboard_router.compensation import end_if_done
 from callboard_router.flow import Flow
 from callboard_router.state import State, Task
 
-__all__ = ["flow_paused", "halt", "live_tasks", "open_gates", "stop_step"]
+__all__ = ["cancel_task", "flow_paused", "halt", "live_tasks", "open_gates", "stop_step"]
 
 
 def halt(state: State, flow: Flow, ending: TerminalState, reason: str) -> None:
@@ -34,7 +34,7 @@ def halt(state: State, flow: Flow, ending: TerminalState, reason: str) -> None:
             del state.to_expand[(flow.id, name)]
             flow.open -= 1
     for task in _own_tasks(state, flow):
-        _cancel(state, task, reason)
+        cancel_task(state, task, reason)
     for name in list(flow.nested):
         halt(state, state.flows[name], ending, reason)
     end_if_done(state, flow)
@@ -43,10 +43,21 @@ def halt(state: State, flow: Flow, ending: TerminalState, reason: str) -> None:
 def stop_step(state: State, flow: Flow, name: str, reason: str) -> None:
     """Cancel what is live of one step."""
     for task in _step_tasks(state, flow, name):
-        _cancel(state, task, reason)
+        cancel_task(state, task, reason)
     for inner in [state.flows[found] for found in flow.nested]:
         if inner.step == name:
             halt(state, inner, "cancelled", reason)
+
+
+def cancel_task(state: State, task: Task, reason: str) -> None:
+    """The task and all that it spawned shall end as soon as they can."""
+    left = [task]
+    while left:
+        found = left.pop()
+        if found.cancel is None:
+            found.cancel = reason
+            state.fresh.append(found.id)
+            left.extend(state.tasks[name] for name in found.children if name in state.tasks)
 
 
 def live_tasks(state: State, flow: Flow) -> Iterator[Task]:
@@ -104,13 +115,3 @@ def _step_tasks(state: State, flow: Flow, name: str) -> list[Task]:
         return []
     tasks = (state.tasks.get(f"{flow.id}.{name}.{index}") for index in range(step.total or 0))
     return [task for task in tasks if task is not None]
-
-
-def _cancel(state: State, task: Task, reason: str) -> None:
-    left = [task]
-    while left:
-        found = left.pop()
-        if found.cancel is None:
-            found.cancel = reason
-            state.fresh.append(found.id)
-            left.extend(state.tasks[name] for name in found.children if name in state.tasks)
