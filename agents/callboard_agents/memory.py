@@ -1,4 +1,4 @@
-"""How much memory is left to this process: the least of its machine and of each of its cgroups."""
+"""The memory of this process: the least of its machine and of each of its cgroups."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["free_memory_mb"]
+from callboard_agents.groups import CGROUP_ROOT, MEMBERSHIP, groups_of, number_in, read_file
 
-_CGROUP_ROOT = Path("/sys/fs/cgroup")
-_MEMBERSHIP = Path("/proc/self/cgroup")
+__all__ = ["free_memory_mb", "total_memory_mb"]
+
 _MIB = 1024 * 1024
+_FILES = {  # by the version of cgroups: limit, in use, and what the kernel would drop first
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    2: ("memory.max", "memory.current", "inactive_file"),
+}
 
 
-def free_memory_mb(*, cgroup_root: Path = _CGROUP_ROOT, membership: Path = _MEMBERSHIP) -> float:
+def free_memory_mb(*, cgroup_root: Path = CGROUP_ROOT, membership: Path = MEMBERSHIP) -> float:
     """Return the MiB that can still be allocated without swapping or being killed.
 
-    File pages that the kernel would drop first count as free. cgroup_root, membership: as for
-    `usable_cpus`. A few small files are read each time; what cannot be read limits nothing.
+    File pages that the kernel would drop first count as free. A few small files are read each
+    time; what cannot be read limits nothing.
     """
     free = float(psutil.virtual_memory().available)
     for left in _left_in_groups(cgroup_root, membership):
@@ -26,41 +30,24 @@ def free_memory_mb(*, cgroup_root: Path = _CGROUP_ROOT, membership: Path = _MEMB
     return max(free, 0.0) / _MIB
 
 
+def total_memory_mb(*, cgroup_root: Path = CGROUP_ROOT, membership: Path = MEMBERSHIP) -> float:
+    """Return the MiB that this process and its neighbours in the same groups may use in all."""
+    total = psutil.virtual_memory().total
+    for version, folder in groups_of("memory", cgroup_root, membership):
+        limit = number_in(folder / _FILES[version][0])
+        total = total if limit is None else min(total, limit)
+    return total / _MIB
+
+
 def _left_in_groups(root: Path, membership: Path) -> Iterator[float]:
-    for line in _read(membership).splitlines():
-        _, _, rest = line.partition(":")
-        controllers, _, group = rest.partition(":")
-        if not controllers:
-            for folder in _upwards(root, group):
-                files = ("memory.max", "memory.current", "inactive_file")
-                yield from _left(folder, *files)
-        elif "memory" in controllers.split(","):
-            for folder in _upwards(root / "memory", group):
-                files = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-                yield from _left(folder, *files)
-
-
-def _left(folder: Path, limit: str, used: str, droppable: str) -> Iterator[float]:
-    try:
-        left = int(_read(folder / limit)) - int(_read(folder / used))
-    except ValueError:  # `max`, or no such file: no limit
-        return
-    for line in _read(folder / "memory.stat").splitlines():
-        name, _, value = line.partition(" ")
-        if name == droppable and value.isdigit():
-            left += int(value)
-    yield left
-
-
-def _upwards(mount: Path, group: str) -> Iterator[Path]:
-    """Yield the group's folder and those above it; one that does not exist limits nothing."""
-    parts = [part for part in group.strip().split("/") if part not in {"", "..", "."}]
-    for length in range(len(parts), -1, -1):
-        yield mount.joinpath(*parts[:length])
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        return ""
+    for version, folder in groups_of("memory", root, membership):
+        limit_file, used_file, droppable = _FILES[version]
+        limit, used = number_in(folder / limit_file), number_in(folder / used_file)
+        if limit is None or used is None:
+            continue
+        left = limit - used
+        for line in read_file(folder / "memory.stat").splitlines():
+            name, _, value = line.partition(" ")
+            if name == droppable and value.isdigit():
+                left += int(value)
+        yield left
