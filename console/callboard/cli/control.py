@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from callboard.cli.giving import give
-from callboard.cli.options import Json, Nats, Owner, Prefix, Reason, new_app
+from callboard.cli.giving import Shared, give
+from callboard.cli.options import Json, Nats, Owner, Prefix, Reason, document, new_app
 from callboard.cli.reading import read_json
 from callboard_broker.commanding import CommandDetails
 
@@ -37,15 +37,8 @@ def cancel(
     json: Json = False,
 ) -> None:
     """End tasks, workflows, steps or schedules."""
-    give(
-        "cancel",
-        ids,
-        CommandDetails(reason=reason),
-        said="to be cancelled",
-        tenant=tenant,
-        place=(nats, prefix),
-        json=json,
-    )
+    shared = Shared(tenant, nats, prefix, json=json)
+    give("cancel", ids, CommandDetails(reason=reason), said="to be cancelled", shared=shared)
 
 
 @pause_app.command(
@@ -62,15 +55,8 @@ def pause(
     json: Json = False,
 ) -> None:
     """Start nothing new of a task, a workflow or a schedule."""
-    give(
-        "pause",
-        ids,
-        CommandDetails(reason=reason),
-        said="paused",
-        tenant=tenant,
-        place=(nats, prefix),
-        json=json,
-    )
+    shared = Shared(tenant, nats, prefix, json=json)
+    give("pause", ids, CommandDetails(reason=reason), said="paused", shared=shared)
 
 
 @resume_app.command(
@@ -91,12 +77,7 @@ def resume(  # noqa: PLR0913  each is an option of the command
             show_default=False,
         ),
     ] = None,
-    inputs: Annotated[
-        str | None,
-        typer.Option(
-            metavar="JSON|@FILE|-", help="Replace inputs of these names.", show_default=False
-        ),
-    ] = None,
+    inputs: Annotated[str | None, document("Replace inputs of these names.")] = None,
     reason: Reason = "",
     tenant: Owner = None,
     nats: Nats = None,
@@ -109,12 +90,5 @@ def resume(  # noqa: PLR0913  each is an option of the command
         details["source"] = source
     if inputs is not None:
         details["payload"] = read_json(inputs, "inputs")
-    give(
-        "resume",
-        [task],
-        details,
-        said="resumed",
-        tenant=tenant,
-        place=(nats, prefix),
-        json=json,
-    )
+    shared = Shared(tenant, nats, prefix, json=json)
+    give("resume", [task], details, said="resumed", shared=shared)

@@ -6,12 +6,24 @@ from typing import Annotated, Any
 
 import typer
 
-from callboard.cli.asking import ask_history, ask_status, meant
-from callboard.cli.giving import whoami
+from callboard.cli.asking import ask_history, ask_status
+from callboard.cli.giving import Shared, give
 from callboard.cli.history import show_history
 from callboard.cli.listing import list_rows, show_rows
 from callboard.cli.loop import run
-from callboard.cli.options import Json, Nats, Owner, Prefix, Reason, new_app
+from callboard.cli.options import (
+    Capability,
+    Json,
+    Nats,
+    Owner,
+    Prefix,
+    Reason,
+    Rows,
+    Thing,
+    Whose,
+    document,
+    new_app,
+)
 from callboard.cli.reaching import reach
 from callboard.cli.reading import read_json
 from callboard.cli.screen import Screen
@@ -33,11 +45,9 @@ app = new_app("List what has failed for good, look at it, and run it again.")
 )
 def list_dead(
     *,
-    capability: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only for this one.", show_default=False)
-    ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="Rows at most.")] = 20,
-    tenant: Annotated[str, typer.Option("--tenant", "-t", help="Whose; `all` for each.")] = "all",
+    capability: Capability = None,
+    limit: Rows = 20,
+    tenant: Whose = "all",
     nats: Nats = None,
     prefix: Prefix = None,
     json: Json = False,
@@ -59,9 +69,9 @@ def list_dead(
     epilog="callboard dead show 17\n\ncallboard dead show 17 --json | jq .payload > edited.json"
 )
 def show(
-    task: Annotated[str, typer.Argument(metavar="ID", help="A task, a step or a workflow.")],
+    task: Thing,
     *,
-    tenant: Annotated[str, typer.Option("--tenant", "-t", help="Whose; `all` for each.")] = "all",
+    tenant: Whose = "all",
     nats: Nats = None,
     prefix: Prefix = None,
     json: Json = False,
@@ -94,12 +104,7 @@ def show(
 def redrive(
     ids: Annotated[list[str], typer.Argument(metavar="ID...", help="As `dead list` has it.")],
     *,
-    edit: Annotated[
-        str | None,
-        typer.Option(
-            metavar="JSON|@FILE|-", help="Instead of the posted payload.", show_default=False
-        ),
-    ] = None,
+    edit: Annotated[str | None, document("Instead of the posted payload.")] = None,
     reason: Reason = "",
     tenant: Owner = None,
     nats: Nats = None,
@@ -107,23 +112,11 @@ def redrive(
     json: Json = False,
 ) -> None:
     """Run dead letters again: each gets new attempts, and ends once more."""
-    details = CommandDetails(reason=reason, by=whoami())
+    details = CommandDetails(reason=reason)
     if edit is not None:
         details["payload"] = read_json(edit, "edit")
-
-    async def work() -> None:
-        screen = Screen(json=json)
-        async with reach(nats, prefix, name="callboard dead") as board:
-            for task in ids:
-                found, owner = await meant(board, task, tenant)
-                verb = await _verb(board, found, owner)
-                await board.command(verb, found, tenant=owner, **details)
-                if json:
-                    screen.document({"id": found, "tenant": owner, "verb": verb})
-                else:
-                    screen.line(f"{found} runs again")
-
-    run(work())
+    shared = Shared(tenant, nats, prefix, json=json)
+    give("redrive", ids, details, said="runs again", shared=shared, instead=_verb)
 
 
 _DEAD = ("failed", "expired", "cancelled")

@@ -7,16 +7,15 @@ dispatched it, and what happened to each attempt.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from msgspec import UNSET
 from rich.text import Text
 
 from callboard.cli.asking import ask_history, ask_router, ask_status, meant
 from callboard.cli.history import show_history
 from callboard.cli.loop import run
-from callboard.cli.options import Json, Nats, Owner, Prefix, new_app
+from callboard.cli.options import Json, Nats, Owner, Prefix, Thing, new_app
 from callboard.cli.reaching import reach
 from callboard.cli.screen import Cell, Screen, clock_time, reason_of, state_text, visible
 from callboard.cli.showing import show_facts
@@ -37,7 +36,7 @@ app = new_app()
     "waits for; one that was dispatched, which hosts could have had it, and their scores."
 )
 def explain(
-    task: Annotated[str, typer.Argument(metavar="ID", help="A task, a step or a workflow.")],
+    task: Thing,
     *,
     tenant: Owner = None,
     nats: Nats = None,

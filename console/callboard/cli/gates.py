@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from callboard.cli.giving import give
+from callboard.cli.giving import Shared, give
 from callboard.cli.options import Json, Nats, Owner, Prefix, Reason, new_app
 from callboard.cli.reading import read_json
 from callboard_broker.commanding import CommandDetails
@@ -36,14 +36,13 @@ def approve(
     json: Json = False,
 ) -> None:
     """Approve what a workflow waits for, or reject it."""
+    shared = Shared(tenant, nats, prefix, json=json)
     give(
         "approve",
         [gate],
         CommandDetails(reason=reason, approved=not reject),
         said="rejected" if reject else "approved",
-        tenant=tenant,
-        place=(nats, prefix),
-        json=json,
+        shared=shared,
     )
 
 
@@ -65,12 +64,11 @@ def signal(
     json: Json = False,
 ) -> None:
     """Give a workflow the value for which its gate waits."""
+    shared = Shared(tenant, nats, prefix, json=json)
     give(
         "signal",
         [workflow],
         CommandDetails(name=name, payload=read_json(value, "value")),
         said=f"has the signal {name}",
-        tenant=tenant,
-        place=(nats, prefix),
-        json=json,
+        shared=shared,
     )

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import getpass
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
 
 from callboard.cli.asking import meant
 from callboard.cli.loop import run
 from callboard.cli.reaching import reach
 from callboard.cli.screen import Screen
+from callboard_broker.client import Board
 from callboard_broker.commanding import CommandDetails
 
-__all__ = ["give", "whoami"]
+__all__ = ["Shared", "give", "whoami"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all commands of this kind are told: --tenant, --nats, --prefix and --json."""
+
+    tenant: str | None
+    nats: str | None
+    prefix: str | None
+    _: KW_ONLY
+    json: bool
 
 
 def give(
@@ -21,25 +34,25 @@ def give(
     details: CommandDetails,
     *,
     said: str,
-    tenant: str | None,
-    place: tuple[str | None, str | None],
-    json: bool,
+    shared: Shared,
+    instead: Callable[[Board, str, str], Awaitable[str]] | None = None,
 ) -> None:
     """Give one command to each of `ids`, in order, until one is refused.
 
-    said: of a task to which it was given. place: the options --nats and --prefix.
+    said: of a task to which it was given. instead: chooses the verb for a task and its tenant.
     Raises `CommandRefused`, `CommandUnanswered`, `UnknownTask`, `NoResponder`, `BadInput`.
     """
     details["by"] = whoami()
 
     async def work() -> None:
-        screen = Screen(json=json)
-        async with reach(*place, name=f"callboard {verb}") as board:
+        screen = Screen(json=shared.json)
+        async with reach(shared.nats, shared.prefix, name=f"callboard {verb}") as board:
             for task in ids:
-                found, owner = await meant(board, task, tenant)
-                await board.command(verb, found, tenant=owner, **details)
-                if json:
-                    screen.document({"id": found, "tenant": owner, "verb": verb})
+                found, owner = await meant(board, task, shared.tenant)
+                chosen = verb if instead is None else await instead(board, found, owner)
+                await board.command(chosen, found, tenant=owner, **details)
+                if shared.json:
+                    screen.document({"id": found, "tenant": owner, "verb": chosen})
                 else:
                     screen.line(f"{found} {said}")
 

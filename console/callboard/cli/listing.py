@@ -12,7 +12,7 @@ from callboard.census import take_census
 from callboard.cli.asking import ask_list
 from callboard.cli.following import unoffered
 from callboard.cli.loop import run
-from callboard.cli.options import Json, Nats, Prefix, new_app
+from callboard.cli.options import Capability, Json, Nats, Prefix, Rows, Whose, new_app
 from callboard.cli.reaching import reach
 from callboard.cli.screen import Cell, Screen, clock_time, lasted, reason_of, state_text
 from callboard_broker.client import Board
@@ -65,16 +65,14 @@ def listing(  # noqa: PLR0913  each is an option of the command
     *,
     state: Annotated[State | None, typer.Option(help="Only these.", show_default=False)] = None,
     kind: Annotated[Kind | None, typer.Option(help="Only these.", show_default=False)] = None,
-    capability: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only for this one.", show_default=False)
-    ] = None,
+    capability: Capability = None,
     workflow: Annotated[
         str | None,
         typer.Option(metavar="ID", help="Only what belongs to it.", show_default=False),
     ] = None,
     dead: Annotated[bool, typer.Option("--dead", help="What failed or expired.")] = False,
-    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="Rows at most.")] = 20,
-    tenant: Annotated[str, typer.Option("--tenant", "-t", help="Whose; `all` for each.")] = "all",
+    limit: Rows = 20,
+    tenant: Whose = "all",
     nats: Nats = None,
     prefix: Prefix = None,
     json: Json = False,

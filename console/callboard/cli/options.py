@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-__all__ = ["Json", "Nats", "Owner", "Prefix", "Reason", "Tenant", "new_app", "seconds"]
+__all__ = [
+    "Capability",
+    "Json",
+    "Key",
+    "Nats",
+    "Owner",
+    "Prefix",
+    "Reason",
+    "Rows",
+    "Tenant",
+    "Thing",
+    "Whose",
+    "document",
+    "duration",
+    "new_app",
+    "seconds",
+]
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -40,6 +56,27 @@ Owner = Annotated[
 Reason = Annotated[
     str, typer.Option(metavar="TEXT", help="Kept in the journal.", show_default=False)
 ]
+
+Whose = Annotated[str, typer.Option("--tenant", "-t", help="Whose; `all` for each.")]
+Key = Annotated[
+    str | None,
+    typer.Option(metavar="KEY", help="Post it once only, whoever repeats.", show_default=False),
+]
+Capability = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Only for this one.", show_default=False)
+]
+Rows = Annotated[int, typer.Option(min=1, max=1_000_000, help="Rows at most.")]
+Thing = Annotated[str, typer.Argument(metavar="ID", help="A task, a step or a workflow.")]
+
+
+def document(text: str) -> Any:
+    """The declaration of an option whose value is JSON, wherever that stands."""
+    return typer.Option(metavar="JSON|@FILE|-", help=text, show_default=False)
+
+
+def duration(text: str) -> Any:
+    """The declaration of an option that is a number of seconds."""
+    return typer.Option(parser=seconds, metavar="SECONDS", help=text, show_default=False)
 
 
 def seconds(text: str) -> float:

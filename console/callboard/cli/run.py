@@ -10,7 +10,7 @@ import typer
 
 from callboard.cli.following import follow_or_name, say_if_nobody_offers
 from callboard.cli.loop import run as run_coroutine
-from callboard.cli.options import Json, Nats, Prefix, Tenant, new_app, seconds
+from callboard.cli.options import Json, Key, Nats, Prefix, Tenant, duration, new_app
 from callboard.cli.reaching import reach
 from callboard.cli.screen import Screen
 from callboard_broker.errors import BadInput
@@ -42,18 +42,10 @@ def run(  # noqa: PLR0913  each is an option of the command
         typer.Option("--input", "-i", metavar="KEY=VALUE", help="What it refers to as inputs."),
     ] = None,
     tenant: Tenant = "default",
-    key: Annotated[
-        str | None,
-        typer.Option(metavar="KEY", help="Post it once only, whoever repeats.", show_default=False),
-    ] = None,
+    key: Key = None,
     timeout: Annotated[
         float | None,
-        typer.Option(
-            parser=seconds,
-            metavar="SECONDS",
-            help="Until it expires as a whole: 90, 90s, 2h.",
-            show_default=False,
-        ),
+        duration("Until it expires as a whole: 90, 90s, 2h."),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the result.")] = True,
     nats: Nats = None,

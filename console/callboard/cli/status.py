@@ -15,7 +15,7 @@ from callboard.cli.agents import show_census
 from callboard.cli.asking import ask_budgets, ask_list, ask_position, ask_status, at_once
 from callboard.cli.following import unoffered
 from callboard.cli.loop import run
-from callboard.cli.options import Json, Nats, Prefix, new_app
+from callboard.cli.options import Json, Nats, Prefix, Whose, new_app
 from callboard.cli.reaching import reach
 from callboard.cli.screen import Screen, visible
 from callboard.cli.showing import show_facts, show_view
@@ -50,7 +50,7 @@ def status(
         str | None, typer.Argument(metavar="[ID]", help="A task, a step or a workflow.")
     ] = None,
     *,
-    tenant: Annotated[str, typer.Option("--tenant", "-t", help="Whose; `all` for each.")] = "all",
+    tenant: Whose = "all",
     nats: Nats = None,
     prefix: Prefix = None,
     json: Json = False,

@@ -8,7 +8,7 @@ import typer
 
 from callboard.cli.following import follow_or_name, say_if_nobody_offers
 from callboard.cli.loop import run
-from callboard.cli.options import Json, Nats, Prefix, Tenant, new_app, seconds
+from callboard.cli.options import Json, Key, Nats, Prefix, Tenant, duration, new_app
 from callboard.cli.reaching import reach
 from callboard.cli.reading import read_json
 from callboard.cli.screen import Screen
@@ -44,18 +44,10 @@ def submit(  # noqa: PLR0913  each is an option of the command
     *,
     tenant: Tenant = "default",
     priority: Annotated[int, typer.Option(min=0, max=9, help="0 last, 9 first.")] = 5,
-    key: Annotated[
-        str | None,
-        typer.Option(metavar="KEY", help="Post it once only, whoever repeats.", show_default=False),
-    ] = None,
+    key: Key = None,
     timeout: Annotated[
         float | None,
-        typer.Option(
-            parser=seconds,
-            metavar="SECONDS",
-            help="How long a handler may run: 90, 90s, 2h.",
-            show_default=False,
-        ),
+        duration("How long a handler may run: 90, 90s, 2h."),
     ] = None,
     retry: Annotated[
         str | None,
@@ -67,7 +59,7 @@ def submit(  # noqa: PLR0913  each is an option of the command
     ] = None,
     delay: Annotated[
         float | None,
-        typer.Option(parser=seconds, metavar="SECONDS", help="Not before.", show_default=False),
+        duration("Not before."),
     ] = None,
     cron: Annotated[
         str | None,
@@ -81,36 +73,19 @@ def submit(  # noqa: PLR0913  each is an option of the command
     ] = False,
     queue_timeout: Annotated[
         float | None,
-        typer.Option(
-            parser=seconds, metavar="SECONDS", help="To the first start.", show_default=False
-        ),
+        duration("To the first start."),
     ] = None,
     start_timeout: Annotated[
         float | None,
-        typer.Option(
-            parser=seconds,
-            metavar="SECONDS",
-            help="From a dispatch to its handler.",
-            show_default=False,
-        ),
+        duration("From a dispatch to its handler."),
     ] = None,
     heartbeat_timeout: Annotated[
         float | None,
-        typer.Option(
-            parser=seconds,
-            metavar="SECONDS",
-            help="Between two signs of life of a handler.",
-            show_default=False,
-        ),
+        duration("Between two signs of life of a handler."),
     ] = None,
     total_timeout: Annotated[
         float | None,
-        typer.Option(
-            parser=seconds,
-            metavar="SECONDS",
-            help="To its end, retries included.",
-            show_default=False,
-        ),
+        duration("To its end, retries included."),
     ] = None,
     needs: Annotated[
         list[str] | None,
