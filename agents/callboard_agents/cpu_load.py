@@ -12,7 +12,14 @@ from pathlib import Path
 
 import psutil
 
-from callboard_agents.groups import CGROUP_ROOT, MEMBERSHIP, groups_of, number_in, read_file
+from callboard_agents.groups import (
+    CGROUP_ROOT,
+    MEMBERSHIP,
+    groups_of,
+    number_in,
+    numbers_in,
+    read_file,
+)
 
 __all__ = ["CpuLoad"]
 
@@ -60,11 +67,9 @@ def _quotas(root: Path, membership: Path) -> Iterator[tuple[Path, float, float]]
     for version, folder in groups_of("cpu", root, membership):
         if version == 2:
             quota, _, period = read_file(folder / "cpu.max").partition(" ")
-            stat = dict(
-                line.partition(" ")[::2] for line in read_file(folder / "cpu.stat").splitlines()
-            )
+            spent = numbers_in(folder / "cpu.stat").get("usage_usec", 0)
             if quota.isdigit() and period.isdigit() and int(quota) and int(period):
-                yield folder, int(quota) / int(period), int(stat.get("usage_usec", 0)) / 1e6
+                yield folder, int(quota) / int(period), spent / 1e6
         else:
             limit, of = (
                 number_in(folder / "cpu.cfs_quota_us"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["CGROUP_ROOT", "MEMBERSHIP", "groups_of", "number_in", "read_file"]
+__all__ = ["CGROUP_ROOT", "MEMBERSHIP", "groups_of", "number_in", "numbers_in", "read_file"]
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
@@ -32,6 +32,12 @@ def number_in(path: Path) -> int | None:
     """Return the number that the file holds; None for `max`, for -1 (none), or for no such file."""
     text = read_file(path)
     return int(text) if text.isdigit() else None
+
+
+def numbers_in(path: Path) -> dict[str, int]:
+    """Return what a file of `name number` lines holds, such as memory.stat."""
+    words = (line.split() for line in read_file(path).splitlines())
+    return {each[0]: int(each[1]) for each in words if len(each) == 2 and each[1].isdigit()}
 
 
 def read_file(path: Path) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from callboard_agents.groups import CGROUP_ROOT, MEMBERSHIP, groups_of, number_in, read_file
+from callboard_agents.groups import CGROUP_ROOT, MEMBERSHIP, groups_of, number_in, numbers_in
 
 __all__ = ["free_memory_mb", "total_memory_mb"]
 
@@ -45,9 +45,4 @@ def _left_in_groups(root: Path, membership: Path) -> Iterator[float]:
         limit, used = number_in(folder / limit_file), number_in(folder / used_file)
         if limit is None or used is None:
             continue
-        left = limit - used
-        for line in read_file(folder / "memory.stat").splitlines():
-            name, _, value = line.partition(" ")
-            if name == droppable and value.isdigit():
-                left += int(value)
-        yield left
+        yield limit - used + numbers_in(folder / "memory.stat").get(droppable, 0)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import psutil
 
-from callboard_agents.memory import free_memory_mb
+from callboard_agents.cpu_load import CpuLoad
+from callboard_agents.memory import free_memory_mb, total_memory_mb
 
 MIB = 1024 * 1024
 
@@ -55,3 +56,26 @@ def test_the_first_version_of_cgroups_counts_as_well(tmp_path: Path):
         memory__stat=f"total_inactive_file {MIB}",
     )
     assert free(tmp_path, "4:memory:/docker/x\n1:name=systemd:/docker/x\n") == 4
+
+
+def test_the_total_is_the_machines_or_the_least_limit_on_the_way_up(tmp_path: Path):
+    group(tmp_path, "slice/job", memory__max="max")
+    file = tmp_path / "membership"
+    file.write_text("0::/slice/job\n", encoding="utf-8")
+    machine = psutil.virtual_memory().total / MIB
+    assert total_memory_mb(cgroup_root=tmp_path, membership=file) == machine
+    group(tmp_path, "slice", memory__max=str(64 * MIB))
+    assert total_memory_mb(cgroup_root=tmp_path, membership=file) == 64
+
+
+def test_the_cpu_load_under_a_quota_is_the_part_of_it_that_the_group_has_used(tmp_path: Path):
+    file = tmp_path / "membership"
+    file.write_text("0::/job\n", encoding="utf-8")
+    quota = {"cpu__max": "200 100000"}  # so little that the machine's own load is below it
+    group(tmp_path, "job", **quota, cpu__stat="usage_usec 0\nuser_usec 0")
+    load = CpuLoad(cgroup_root=tmp_path, membership=file)
+    load.look(100.0)
+    group(tmp_path, "job", cpu__stat="usage_usec 20000\nuser_usec 0")
+    assert load.look(110.0) == 1.0
+    machine = load.look(120.0)
+    assert 0 <= machine <= 1
