@@ -14,6 +14,9 @@ import msgspec
 from callboard_broker.wire import Dispatch, Failure, Lost, Outcome, Retrying, Settled
 
 __all__ = [
+    "DEAD_WINDOW_MS",
+    "MAX_DEAD",
+    "MAX_DEAD_FLOWS",
     "TERMINAL",
     "Life",
     "TaskState",
@@ -28,6 +31,15 @@ __all__ = [
 TaskState = Literal["waiting", "running", "succeeded", "failed", "cancelled", "expired"]
 
 TERMINAL: frozenset[TaskState] = frozenset({"succeeded", "failed", "cancelled", "expired"})
+
+DEAD_WINDOW_MS = 7 * 24 * 3600 * 1000
+"""How long what ended without success can be started again, after its end."""
+
+MAX_DEAD = 100_000
+"""How many such tasks are known; the oldest are forgotten."""
+
+MAX_DEAD_FLOWS = 10_000
+"""The same of workflows."""
 
 
 class Life(msgspec.Struct):

@@ -6,8 +6,9 @@ may begin again (`Dead`), and the elements of a workflow stay with it as long as
 
 from __future__ import annotations
 
+from callboard_broker.rule import MAX_DEAD, MAX_DEAD_FLOWS
 from callboard_broker.wire import Outcome
-from callboard_ledger.dead import MAX_DEAD, MAX_DEAD_FLOWS, Dead
+from callboard_ledger.dead import Dead
 from callboard_ledger.rows import Changes, CommandRow, Flow, Merge, Row, Schedule, Task, add_used
 
 __all__ = ["Book", "element_key"]

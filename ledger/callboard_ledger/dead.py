@@ -1,7 +1,7 @@
 """What ended without success stays for a while, so that it can be started again; then it is final.
 
-The windows are those of the router's fold: of the same journal both must come to the same answer
-to whether something can still be redriven or resumed.
+The windows are those of the rule: of the same journal router and ledger come to the same answer to
+whether something can still be redriven or resumed.
 """
 
 from __future__ import annotations
@@ -9,13 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from callboard_broker.rule import DEAD_WINDOW_MS
 from callboard_ledger.rows import Flow, Task
 
-__all__ = ["DEAD_WINDOW_MS", "MAX_DEAD", "MAX_DEAD_FLOWS", "Dead"]
-
-DEAD_WINDOW_MS = 7 * 24 * 3600 * 1000
-MAX_DEAD = 100_000
-MAX_DEAD_FLOWS = 10_000
+__all__ = ["Dead"]
 
 _Row = TypeVar("_Row", Task, Flow)
 

@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from callboard_broker.rule import TaskState
-from callboard_ledger.dead import DEAD_WINDOW_MS, MAX_DEAD, MAX_DEAD_FLOWS
+from callboard_broker.rule import DEAD_WINDOW_MS, MAX_DEAD, MAX_DEAD_FLOWS, TaskState
 from callboard_ledger.rows import Changes, CommandRow, Flow, Merge, Schedule, Task
 from callboard_ledger.sqlite_rows import (
     COMMAND_COLUMNS,

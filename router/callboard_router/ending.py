@@ -1,7 +1,7 @@
 """How tasks, workflows and schedules leave the state, and what stays of those that did not succeed.
 
 A dead letter is kept for a while, so that `redrive` and `resume` can start it again as a new
-generation; its payload is then read from the journal. Windows are constants of the fold.
+generation; its payload is then read from the journal. Its windows are those of the rule.
 """
 
 from __future__ import annotations
@@ -9,25 +9,19 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TypeVar
 
-from callboard_broker.rule import TERMINAL, begin_again
+from callboard_broker.rule import (
+    DEAD_WINDOW_MS,
+    MAX_DEAD,
+    MAX_DEAD_FLOWS,
+    TERMINAL,
+    begin_again,
+)
 from callboard_broker.wire import Settled
 from callboard_router.flow import Flow, Result
 from callboard_router.state import Schedule, State, Task
 from callboard_router.workflow import child_ended, finish_step, flow_settled, step_failed
 
-__all__ = [
-    "DEAD_WINDOW_MS",
-    "MAX_DEAD",
-    "MAX_DEAD_FLOWS",
-    "finish",
-    "revive",
-    "settle_flow",
-    "settle_schedule",
-]
-
-DEAD_WINDOW_MS = 7 * 24 * 3600 * 1000
-MAX_DEAD = 100_000
-MAX_DEAD_FLOWS = 10_000
+__all__ = ["finish", "revive", "settle_flow", "settle_schedule"]
 
 _Dead = TypeVar("_Dead", Task, Flow)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from callboard_broker.rule import DEAD_WINDOW_MS
 from callboard_broker.wire import (
     Answered,
     Dispatch,
@@ -17,7 +18,6 @@ from callboard_broker.wire import (
     Settled,
 )
 from callboard_router.desk import Policy
-from callboard_router.ending import DEAD_WINDOW_MS
 from tests.simulation.leader import Leader
 
 CANCELLED = Failure("Cancelled", "stopped", final=True)

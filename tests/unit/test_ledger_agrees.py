@@ -13,10 +13,8 @@ import pytest
 from callboard_broker.record import Record
 from callboard_broker.rule import Life
 from callboard_broker.subjects import Subjects
-from callboard_ledger import dead
 from callboard_ledger.aggregate import Aggregator
 from callboard_ledger.rows import Task
-from callboard_router import ending
 from callboard_router.fold import apply
 from callboard_router.state import State
 from tests.simulation import scenario
@@ -75,11 +73,3 @@ def test_of_a_simulated_world_ledger_and_router_tell_the_same(seed: int) -> None
             check(state, ledger)
         if stored.seq % _SAVE_EVERY == 0:
             ledger.saved(ledger.changes())
-
-
-def test_both_forget_the_dead_at_the_same_time() -> None:
-    assert (dead.DEAD_WINDOW_MS, dead.MAX_DEAD, dead.MAX_DEAD_FLOWS) == (
-        ending.DEAD_WINDOW_MS,
-        ending.MAX_DEAD,
-        ending.MAX_DEAD_FLOWS,
-    )
