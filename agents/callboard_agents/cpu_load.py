@@ -71,10 +71,10 @@ def _quotas(root: Path, membership: Path) -> Iterator[tuple[Path, float, float]]
             if quota.isdigit() and period.isdigit() and int(quota) and int(period):
                 yield folder, int(quota) / int(period), spent / 1e6
         else:
-            limit, of = (
+            limit, of, used = (
                 number_in(folder / "cpu.cfs_quota_us"),
                 number_in(folder / "cpu.cfs_period_us"),
+                number_in(folder / "cpuacct.usage"),
             )
-            spent = number_in(folder / "cpuacct.usage")
-            if limit and of and spent is not None:
-                yield folder, limit / of, spent / 1e9
+            if limit and of and used is not None:
+                yield folder, limit / of, used / 1e9
