@@ -31,11 +31,12 @@ def main(arguments: list[str] | None = None) -> int:
         parser.add_argument(flag, type=kind, required=required, default=argparse.SUPPRESS)
     url = os.environ.get("CALLBOARD_NATS_URL")
     parser.set_defaults(**({"url": url} if url else {}))
+    parser.add_argument("--ready-fd", type=int)
     given = vars(parser.parse_args(arguments))
-    modules = given.pop("modules")
+    modules, ready_fd = given.pop("modules"), given.pop("ready_fd")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
-        run_host(load(modules), HostOptions(**given))
+        run_host(load(modules), HostOptions(**given), ready_fd=ready_fd)
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201  what a person reads
         return BAD_INPUT

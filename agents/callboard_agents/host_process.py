@@ -28,9 +28,12 @@ _STUCK = 1
 _LOG = logging.getLogger("callboard.host")
 
 
-def run_host(agents: Sequence[Agent[..., Any]], options: HostOptions) -> None:
+def run_host(
+    agents: Sequence[Agent[..., Any]], options: HostOptions, *, ready_fd: int | None = None
+) -> None:
     """Run a host of `agents` until a signal drains it; call it in the main thread.
 
+    ready_fd: of a pipe; a byte is written to it when the host works, and it is closed.
     Raises `BadInput`, `BoardUnreachable`. Ends the process if the drain cannot come to an end.
     """
 
@@ -39,11 +42,22 @@ def run_host(agents: Sequence[Agent[..., Any]], options: HostOptions) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _drain, host)
-        await host.run()
+        async with asyncio.TaskGroup() as group:
+            telling = group.create_task(_tell(host, ready_fd))
+            await host.run()
+            telling.cancel()
 
     collect_rarely()
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(work())
+
+
+async def _tell(host: Host, ready_fd: int | None) -> None:
+    if ready_fd is None:
+        return
+    await host.ready()
+    with os.fdopen(ready_fd, "wb") as pipe:
+        pipe.write(b"\n")
 
 
 def _drain(host: Host) -> None:

@@ -48,6 +48,10 @@ class HostOptions:
     """Attempts, and threads, of a thread agent that says nothing else."""
     timeout_seconds: float = 300.0
     """How long a handler may run if neither its agent nor the task says so."""
+    cpus: float = 0.0
+    """Cores that its attempts together may be promised; 0: all that this process may use."""
+    memory_mb: float = 0.0
+    """MiB that its attempts together may be promised; 0: all that this process may use."""
 
     def __post_init__(self) -> None:
         check_token(self.prefix, "prefix")
@@ -59,7 +63,8 @@ class HostOptions:
         for name in ("slots_inline", "slots_thread", "blob_bytes"):
             if getattr(self, name) < 1:
                 raise BadInput(name, "must be at least 1")
-        if self.drain_seconds < 0:
-            raise BadInput("drain_seconds", "must not be negative")
+        for name in ("drain_seconds", "cpus", "memory_mb"):
+            if getattr(self, name) < 0:
+                raise BadInput(name, "must not be negative")
         if self.lease_seconds < 2 * self.beat_seconds:
             raise BadInput("lease_seconds", "must be at least two beats, or one late beat ends it")

@@ -1,77 +1,70 @@
-"""Agent hosts as child processes of this one, restarted when they end.
+"""Agent hosts as child processes of this one: restarted when they end, more or fewer by demand.
 
-The death of a child is certain to its parent, so the pool reports it to the router at once with
-the last beat of that incarnation; nobody waits for a lease to end. A child that cannot start is
-tried again with growing pauses; one that refuses its own settings ends the pool.
+Given a scaling policy, the pool asks the router each second what waits, and starts or drains
+processes. A rolling restart brings modules up anew while nothing is lost (see `crew`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import secrets
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 
+from callboard_agents.crew import Crew
+from callboard_agents.demand import Demand
+from callboard_agents.memory import total_memory_mb
 from callboard_agents.options import HostOptions
-from callboard_broker import child
+from callboard_agents.scaling import Scaler, ScalingPolicy
+from callboard_agents.survey import Surveyed, take_survey
 from callboard_broker.connection import open_link
-from callboard_broker.errors import BadInput, WriteRefused
+from callboard_broker.errors import BadInput
 from callboard_broker.publisher import Publisher
-from callboard_broker.subjects import Subjects
-from callboard_broker.wire import Beat, encode
+from callboard_config.cpus import usable_cpus
 
 __all__ = ["LocalPool"]
 
-_BAD_INPUT = 2  # what the child's `main` returns for it
-_FIRST_PAUSE = 0.1
-_LONGEST_PAUSE = 10.0
-_SETTLED_SECONDS = 30.0  # a child that lived so long starts with the first pause again
-_SPARE_SECONDS = 12.0  # beyond the drain, until a child is killed
-_REPORTS = 3
+_LOOK_SECONDS = 1.0
 _LOG = logging.getLogger("callboard.pool")
 
 
-@dataclass(slots=True)
-class _Place:
-    """One child: its options, and the process that fills the place now."""
-
-    options: HostOptions
-    process: subprocess.Popen[bytes] | None = None
-
-
 class LocalPool:
-    """`hosts` processes, each with all agents of `modules`. `run` it in the main thread.
+    """Processes with all agents of `modules` each. `run` it in the main thread.
 
-    options: of every host; names get `-0`, `-1`, ... appended.
+    options: of every host; names get `-0`, `-1`, ... appended, and each its part of the machine.
+    hosts: how many, unless `scaling` says how few and how many there may be.
     """
 
-    def __init__(self, modules: Sequence[str], options: HostOptions, *, hosts: int = 1) -> None:
+    def __init__(
+        self,
+        modules: Sequence[str],
+        options: HostOptions,
+        *,
+        hosts: int = 1,
+        scaling: ScalingPolicy | None = None,
+    ) -> None:
         if hosts < 1:
             raise BadInput("hosts", "must be at least 1")
         self._modules = list(modules)
         self._options = options
-        self._places = [
-            _Place(replace(options, name=f"{options.name}-{number}")) for number in range(hosts)
-        ]
+        self._policy = scaling or ScalingPolicy(least=hosts, most=hosts)
+        self._crew: Crew | None = None
         self._stopping = asyncio.Event()
+        self._restart = asyncio.Event()
 
     @property
     def pids(self) -> list[int]:
         """The process ids of the children that live now."""
-        return [
-            place.process.pid
-            for place in self._places
-            if place.process is not None and place.process.poll() is None
-        ]
+        return [] if self._crew is None else self._crew.pids
 
     def stop(self) -> None:
         """Drain all children; `run` returns when they have ended."""
         self._stopping.set()
+
+    def restart(self) -> None:
+        """Replace every child by one that loads the modules anew, one after the other."""
+        self._restart.set()
 
     async def run(self) -> None:
         """Keep the children running until stopped.
@@ -79,76 +72,91 @@ class LocalPool:
         Raises `BoardUnreachable`, and `BadInput` if a child refused its modules or options (it
         printed why).
         """
+        options = self._options
         try:
-            async with open_link(self._options.url, name=f"{self._options.name} pool") as link:
-                async with Publisher(link) as publisher, asyncio.TaskGroup() as group:
-                    for place in self._places:
-                        group.create_task(self._keep(place, publisher))
-                    await self._stopping.wait()
-                    self._terminate()
-                    late = asyncio.get_running_loop().call_later(
-                        self._options.drain_seconds + _SPARE_SECONDS, self._kill
-                    )
-                late.cancel()
+            async with (
+                open_link(options.url, name=f"{options.name} pool") as link,
+                Publisher(link) as publisher,
+            ):
+                demand = Demand(link, options.prefix, options.pool)
+                await self._work(publisher, demand)
         except* BadInput as refused:
             raise refused.exceptions[0] from None
         finally:
-            self._kill()
+            if self._crew is not None:
+                self._crew.kill()
 
-    async def _keep(self, place: _Place, publisher: Publisher) -> None:
-        pause = _FIRST_PAUSE
-        while not self._stopping.is_set():
-            incarnation = secrets.token_hex(8)
-            begun = time.monotonic()
-            place.process = child.start(
-                _command(self._modules, place.options, incarnation),
-                # The URL may hold a password, and a command line is there for everyone to read.
-                env={**os.environ, "CALLBOARD_NATS_URL": place.options.url},
-            )
-            code = await child.wait(place.process)
-            await self._report(place.options, incarnation, publisher)
-            if self._stopping.is_set():
-                return
-            if code == _BAD_INPUT:
-                raise BadInput("agents", f"host {place.options.name} refused them; see its output")
-            if time.monotonic() - begun > _SETTLED_SECONDS:
-                pause = _FIRST_PAUSE
-            _LOG.warning(
-                "host %s ended (code %d); it starts again in %g s", place.options.name, code, pause
-            )
+    async def _work(self, publisher: Publisher, demand: Demand) -> None:
+        policy = self._policy
+        elastic = policy.least < policy.most
+        if elastic:
+            policy = await self._survey(demand)
+        async with asyncio.TaskGroup() as group:
+            options = _part(self._options, policy.most)
+            crew = self._crew = Crew(self._modules, options, publisher=publisher, group=group)
+            crew.resize(policy.least)
+            tasks = [group.create_task(self._roll(crew, demand))]
+            if elastic:
+                tasks.append(group.create_task(self._scale(crew, Scaler(policy), demand)))
+            await self._stopping.wait()
+            for task in tasks:
+                task.cancel()
+            crew.resize(0)
+
+    async def _survey(self, demand: Demand) -> ScalingPolicy:
+        """Learn which agents there are; no more processes than have room for an attempt each."""
+        agents = await take_survey(self._modules)
+        demand.agents = [agent.capability for agent in agents]
+        most = min([self._policy.most, *map(_fitting, agents)])
+        if most < self._policy.most:
+            _LOG.warning("at most %d processes: one attempt needs so much of this machine", most)
+        return replace(self._policy, most=most, least=min(self._policy.least, most))
+
+    async def _scale(self, crew: Crew, scaler: Scaler, demand: Demand) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            active = crew.active
+            starting = sum(not place.ready.is_set() for place in active)
+            seen = await demand.look(crew.pids, starting=starting)
+            wanted = scaler.decide(seen, len(active), time.monotonic())
+            if wanted != len(active) and crew.active == active:
+                _LOG.info("%d processes instead of %d", wanted, len(active))
+                crew.resize(wanted)
+            turn = loop.create_future()
+            timer = loop.call_later(_LOOK_SECONDS, turn.set_result, None)
             try:
-                async with asyncio.timeout(pause):
-                    await self._stopping.wait()
-            except TimeoutError:
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                await turn
+            finally:
+                timer.cancel()
 
-    async def _report(self, options: HostOptions, incarnation: str, publisher: Publisher) -> None:
-        """Tell the router that this incarnation is dead, with all that came after it."""
-        beat = Beat(options.name, incarnation, options.pool, gone=True)
-        subject = Subjects(options.prefix).beat(options.pool, options.name)
-        for _ in range(_REPORTS):
+    async def _roll(self, crew: Crew, demand: Demand) -> None:
+        while True:
+            await self._restart.wait()
+            self._restart.clear()
             try:
-                await publisher.put(subject, encode(beat), timeout=options.beat_seconds)
-            except (OSError, LookupError, WriteRefused) as error:
-                _LOG.warning("the death of host %s is not reported: %s", options.name, error)
-            else:
-                return
-
-    def _terminate(self) -> None:
-        for place in self._places:
-            if place.process is not None:
-                place.process.terminate()
-
-    def _kill(self) -> None:
-        for place in self._places:
-            if place.process is not None and place.process.poll() is None:
-                child.kill(place.process)
+                agents = await take_survey(self._modules)
+            except BadInput as error:
+                _LOG.error("no restart: %s", error)
+                continue
+            _LOG.info("rolling restart of %d processes", len(crew.active))
+            if await crew.roll():
+                demand.agents = [agent.capability for agent in agents]
 
 
-def _command(modules: Sequence[str], options: HostOptions, incarnation: str) -> list[str]:
-    command = [sys.executable, "-m", "callboard_agents", *modules]
-    for name, value in asdict(replace(options, incarnation=incarnation)).items():
-        if name == "url":
-            continue
-        command.append(f"--{name.replace('_', '-')}={value}")
-    return command
+def _part(options: HostOptions, processes: int) -> HostOptions:
+    """Of one of so many processes: its part of the machine, unless the options say how much."""
+    return replace(
+        options,
+        cpus=options.cpus or usable_cpus() / processes,
+        memory_mb=options.memory_mb or total_memory_mb() / processes,
+    )
+
+
+def _fitting(agent: Surveyed) -> int:
+    """Processes that the machine has room for if each must be able to run one attempt."""
+    fits = 1_000_000.0
+    if agent.cpu > 0:
+        fits = min(fits, usable_cpus() / agent.cpu)
+    if agent.memory_mb > 0:
+        fits = min(fits, total_memory_mb() / agent.memory_mb)
+    return max(1, int(fits))

@@ -193,6 +193,25 @@ class WorkflowSettings(Section):
     """Items of a list that one step may fan out over."""
 
 
+class ScalingSettings(Section):
+    """How a supervisor makes its agent processes more or fewer (`agents run --max`)."""
+
+    wait_seconds: Annotated[float, Field(ge=0, le=3600)]
+    """Seconds that a task waits before another process is started."""
+
+    quiet_seconds: Annotated[float, Field(ge=0, le=86_400)]
+    """Seconds that one process less must have sufficed before there is one less."""
+
+    idle_seconds: Annotated[float, Field(ge=0, le=86_400)]
+    """Seconds without any task before the last process ends, where `--min 0` allows it."""
+
+    busy: Annotated[float, Field(gt=0, le=1)]
+    """The part of the CPUs in use above which no process is started."""
+
+    reserve_mb: Annotated[float, Field(ge=0, le=1e9)]
+    """MiB of memory that new processes leave free."""
+
+
 class ParallelExecution(Section):
     """What parallel_execution_config.yaml holds."""
 
@@ -206,3 +225,4 @@ class ParallelExecution(Section):
     payload: PayloadSettings
     ledger: LedgerSettings
     workflow: WorkflowSettings
+    scaling: ScalingSettings

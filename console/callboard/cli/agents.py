@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 import sys
 from pathlib import Path
@@ -19,24 +20,31 @@ from callboard.cli.screen import Cell, Screen
 from callboard.connecting import Place, locate
 from callboard_agents import HostOptions, LocalPool, load, run_host
 from callboard_agents.options import host_name
+from callboard_agents.scaling import ScalingPolicy
+from callboard_broker.errors import BadInput
 from callboard_broker.streams import Topology
 from callboard_broker.subjects import SHARED_POOL, Subjects
+from callboard_config.cpus import usable_cpus
 
-__all__ = ["app", "host_options", "show_census"]
+__all__ = ["app", "host_options", "scaling_policy", "show_census"]
 
 app = new_app("Run agent hosts, and see which are there.")
 
+_MOST_PROCESSES = 1000
 _RUN_EPILOG = """callboard agents run my_agents.py
 
 callboard agents run company.reviewers company.writers --processes 4
 
+callboard agents run my_agents.py --min 0 --max auto
+
 callboard agents run gpu_agents.py --pool gpu --nats nats://nats:4222
 
+SIGHUP to a supervisor of processes replaces them one after the other, with the modules loaded anew.
 Ctrl-C or SIGTERM lets what runs finish; a second one ends it at once."""
 
 
 @app.command("run", epilog=_RUN_EPILOG)
-def run_agents(
+def run_agents(  # noqa: PLR0913  each is an option of the command
     modules: Annotated[
         list[str],
         typer.Argument(
@@ -57,6 +65,25 @@ def run_agents(
             show_default=False,
         ),
     ] = None,
+    least: Annotated[
+        int | None,
+        typer.Option(
+            "--min",
+            min=0,
+            max=1000,
+            help="Never fewer processes; 0: none while nothing is to do. Default 1.",
+            show_default=False,
+        ),
+    ] = None,
+    most: Annotated[
+        str | None,
+        typer.Option(
+            "--max",
+            metavar="N|auto",
+            help="As many processes as the waiting tasks ask for, at most N; auto: one per CPU.",
+            show_default=False,
+        ),
+    ] = None,
     pool: Annotated[str, typer.Option(metavar="NAME", help="Whose work they do.")] = SHARED_POOL,
     name: Annotated[
         str | None,
@@ -67,14 +94,18 @@ def run_agents(
 ) -> None:
     """Work on tasks with the agents of MODULE..., until told to stop."""
     start_logging()
-    options = host_options(locate(nats, prefix), pool=pool, name=name)
+    place = locate(nats, prefix)
+    options = host_options(place, pool=pool, name=name)
+    scaling = scaling_policy(place, least, most)
+    if scaling is not None and processes is not None:
+        raise BadInput("--processes", "give either their number or its bounds, --min and --max")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)  # as `python -m` has it, and so the processes of a pool
-    if processes is None:
+    if processes is None and scaling is None:
         run_host(load(modules), options)
     else:
-        run(_keep(LocalPool(modules, options, hosts=processes)))
+        run(_keep(LocalPool(modules, options, hosts=processes or 1, scaling=scaling)))
 
 
 @app.command(
@@ -151,6 +182,31 @@ def host_options(place: Place, *, pool: str, name: str | None = None) -> HostOpt
     )
 
 
+def scaling_policy(place: Place, least: int | None, most: str | None) -> ScalingPolicy | None:
+    """The bounds that were given, with the board's settings; None if none were."""
+    if least is None and most is None:
+        return None
+    if most in (None, "auto"):
+        highest = max(least or 1, math.ceil(usable_cpus()))
+    elif most is not None and most.isdigit() and 1 <= int(most) <= _MOST_PROCESSES:
+        highest = int(most)
+    else:
+        raise BadInput("--max", f"{most!r} is neither auto nor 1 to {_MOST_PROCESSES}")
+    lowest = 1 if least is None else least
+    if lowest > highest:
+        raise BadInput("--min", f"{lowest} is more than --max {highest}")
+    scaling = place.settings.scaling
+    return ScalingPolicy(
+        least=lowest,
+        most=highest,
+        wait_seconds=scaling.wait_seconds,
+        quiet_seconds=scaling.quiet_seconds,
+        idle_seconds=scaling.idle_seconds,
+        busy=scaling.busy,
+        reserve_mb=scaling.reserve_mb,
+    )
+
+
 async def _keep(pool: LocalPool) -> None:
     """Run the pool; the first signal drains it, a second one ends it at once."""
     loop = asyncio.get_running_loop()
@@ -166,6 +222,7 @@ async def _keep(pool: LocalPool) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, tell, number)
+    loop.add_signal_handler(signal.SIGHUP, pool.restart)
     try:
         await pool.run()
     except asyncio.CancelledError:

@@ -1,0 +1,64 @@
+"""What agents some modules hold, found out by a process of its own.
+
+A supervisor must know it before any host runs, and anew after each deployment, but must not import
+the modules itself: it would keep the first version for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Sequence
+
+import msgspec
+
+from callboard_agents.loading import load
+from callboard_broker.errors import BadInput
+
+__all__ = ["Surveyed", "take_survey"]
+
+_SECONDS = 60.0  # as long as an import may take
+
+
+class Surveyed(msgspec.Struct, frozen=True):
+    """One agent. cpu (cores), memory_mb: what one attempt of it needs."""
+
+    capability: str
+    cpu: float = 0.0
+    memory_mb: float = 0.0
+
+
+async def take_survey(modules: Sequence[str]) -> list[Surveyed]:
+    """Return the agents of `modules`. Raises `BadInput` if they cannot be loaded; why, stands in
+    what the process printed."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "callboard_agents.survey", *modules), stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        async with asyncio.timeout(_SECONDS):
+            told, _ = await process.communicate()
+        return msgspec.json.decode(told, type=list[Surveyed])
+    except TimeoutError:
+        raise BadInput("agents", f"not loaded within {_SECONDS:g} s") from None
+    except msgspec.MsgspecError:
+        raise BadInput("agents", "they cannot be loaded; see the output") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+
+
+def _main(modules: list[str]) -> int:
+    with contextlib.redirect_stdout(sys.stderr):  # a module may print when it is imported
+        try:
+            agents = load(modules)
+        except BadInput as error:
+            print(f"error: {error}", file=sys.stderr)  # noqa: T201  what a person reads
+            return 2
+    found = [Surveyed(one.capability, one.cpu or 0.0, one.memory_mb or 0.0) for one in agents]
+    sys.stdout.write(msgspec.json.encode(found).decode())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(sys.argv[1:]))
