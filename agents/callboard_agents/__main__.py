@@ -1,6 +1,7 @@
 """`python -m callboard_agents MODULE...`: one agent host, as a pool starts it.
 
-The server is named by --url, else by CALLBOARD_NATS_URL.
+The server is named by --url, else by CALLBOARD_NATS_URL. With --survey it only says what agents
+there are.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import MISSING, fields
 from callboard_agents.host_process import run_host
 from callboard_agents.loading import load
 from callboard_agents.options import HostOptions
+from callboard_agents.survey import tell_survey
 from callboard_broker.errors import BadInput, BoardUnreachable
 
 BAD_INPUT, NO_SERVER = 2, 3
@@ -21,21 +23,28 @@ BAD_INPUT, NO_SERVER = 2, 3
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the host; return 0 when drained, 2 for bad input, 3 if there is no server."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    surveyed = "--survey" in arguments
     parser = argparse.ArgumentParser(prog="python -m callboard_agents", description=__doc__)
     parser.add_argument("modules", nargs="+", metavar="MODULE")
     for option in fields(HostOptions):
         flag = "--" + option.name.replace("_", "-")
         required = option.default is MISSING and option.default_factory is MISSING
-        required = required and not (option.name == "url" and "CALLBOARD_NATS_URL" in os.environ)
+        required = required and not surveyed and "CALLBOARD_NATS_URL" not in os.environ
         kind = {"int": int, "float": float}.get(str(option.type), str)
         parser.add_argument(flag, type=kind, required=required, default=argparse.SUPPRESS)
+    parser.add_argument("--survey", action="store_true")
+    parser.add_argument("--ready-fd", type=int)
     url = os.environ.get("CALLBOARD_NATS_URL")
     parser.set_defaults(**({"url": url} if url else {}))
-    parser.add_argument("--ready-fd", type=int)
     given = vars(parser.parse_args(arguments))
     modules, ready_fd = given.pop("modules"), given.pop("ready_fd")
+    del given["survey"]
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
+        if surveyed:
+            tell_survey(modules)
+            return 0
         run_host(load(modules), HostOptions(**given), ready_fd=ready_fd)
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201  what a person reads

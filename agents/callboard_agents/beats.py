@@ -12,24 +12,29 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import psutil
 
+from callboard_agents.admission import Measured
+from callboard_agents.allocations import Need
 from callboard_agents.attempts import Attempts, Life
 from callboard_agents.clock import lease_now
+from callboard_agents.cpu_load import CpuLoad
 from callboard_agents.loops import loop_factory
-from callboard_agents.memory import free_memory_mb
+from callboard_agents.memory import free_memory_mb, total_memory_mb
 from callboard_agents.options import HostOptions
+from callboard_agents.pulse import Pulse
 from callboard_broker.connection import open_link
 from callboard_broker.publisher import Publisher
 from callboard_broker.subjects import Subjects
 from callboard_broker.wire import Beat, Offer, encode
 from callboard_config.cpus import usable_cpus
 
-__all__ = ["Beats", "BeatsHeard"]
+__all__ = ["Beats", "BeatsHeard", "Said"]
 
 _LAST_SECONDS = 2.0  # how long the final beat may take
 _MIB = 1024 * 1024
@@ -49,28 +54,40 @@ class BeatsHeard(Protocol):
         """The thread is dead: nothing may run any more."""
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a beat says of a moment. taken: what running attempts are promised."""
+
+    offers: list[Offer]
+    taken: Need
+
+
 class Beats:
     """The beats of one host. `start` and `stop` are called on the host's loop.
 
-    offers: says what is offered at this moment; called from the thread of the beats.
+    says: what is offered at this moment, given what was measured; called from the thread of the
+    beats.
     """
 
     def __init__(
         self,
         options: HostOptions,
         attempts: Attempts,
-        offers: Callable[[], list[Offer]],
+        says: Callable[[Measured], Said],
         heard: BeatsHeard,
     ) -> None:
         self._options = options
         self._attempts = attempts
-        self._offers = offers
+        self._says = says
+        self._load = CpuLoad()
+        self._total_mb = total_memory_mb()
         self._heard = heard
         self._subject = Subjects(options.prefix).beat(options.pool, options.name)
         self._process = psutil.Process()
         self._node = socket.gethostname()
         self._thread = threading.Thread(target=self._run, name="callboard-beats", daemon=True)
         self._host_loop: asyncio.AbstractEventLoop | None = None
+        self._pulse: Pulse | None = None
         self._own: _Own | None = None
         self._up = threading.Event()
         self._gone = False
@@ -78,6 +95,7 @@ class Beats:
     def start(self) -> None:
         """Begin to beat."""
         self._host_loop = asyncio.get_running_loop()
+        self._pulse = Pulse(self._host_loop)
         self._process.cpu_percent()  # the first call only takes the starting point
         self._thread.start()
 
@@ -167,20 +185,26 @@ class Beats:
             _LOG.warning("the last beat was not stored: %s", error)
 
     def _now(self) -> tuple[Life, Beat]:
+        free_mb = free_memory_mb()
+        load = self._load.look(time.monotonic())
+        said = self._says(Measured(free_mb=free_mb, total_mb=self._total_mb, load=load))
         life, holds = self._attempts.snapshot()
         return life, Beat(
             host=self._options.name,
             incarnation=life.incarnation,
             pool=self._options.pool,
-            offers=self._offers(),
+            offers=said.offers,
             holds=holds,
             cpu=self._process.cpu_percent() / 100,
             memory_mb=self._process.memory_info().rss / _MIB,
             cpus=usable_cpus(),
-            free_mb=free_memory_mb(),
+            free_mb=free_mb,
             pid=os.getpid(),
             node=self._node,
             fresh_from=self._attempts.fresh_from,
+            blocked=0.0 if self._pulse is None else self._pulse.look(),
+            allocated_cpu=said.taken.cpu,
+            allocated_mb=said.taken.memory_mb,
         )
 
     def _tell(self, what: Callable[..., None], *args: object) -> None:

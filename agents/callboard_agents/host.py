@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
+from callboard_agents.admission import Measured
 from callboard_agents.agent import Agent
 from callboard_agents.attempts import Attempts, Life
-from callboard_agents.beats import Beats
+from callboard_agents.beats import Beats, Said
 from callboard_agents.clock import lease_now
 from callboard_agents.intake import Intake
 from callboard_agents.lane import Lane
@@ -24,6 +26,7 @@ from callboard_agents.mailbox import Mailbox
 from callboard_agents.options import HostOptions
 from callboard_agents.outcomes import Outcomes
 from callboard_agents.payloads import Payloads
+from callboard_agents.resources import Resources
 from callboard_agents.running import Running
 from callboard_agents.spawning import Children
 from callboard_agents.stop_requests import listen_for_stops
@@ -32,7 +35,6 @@ from callboard_broker.errors import BadInput
 from callboard_broker.publisher import Publisher
 from callboard_broker.streams import Topology
 from callboard_broker.subjects import Subjects
-from callboard_broker.wire import Offer
 
 __all__ = ["Host"]
 
@@ -61,7 +63,11 @@ class Host:
             lease_seconds=options.lease_seconds,
             suspect_seconds=min(3 * options.beat_seconds, options.lease_seconds),
         )
-        self._lanes = [Lane(agent, options, self._wants_work) for agent in agents]
+        self.resources = Resources(options.cpus, options.memory_mb, changed=self._changed)
+        self._lanes = [
+            Lane(agent, options, self.resources.claim(agent), self._wants_work) for agent in agents
+        ]
+        self._beats: Beats | None = None
         self._draining = asyncio.Event()
         self._alive = asyncio.Event()
         self._ready = asyncio.Event()
@@ -129,7 +135,7 @@ class Host:
         lanes = {lane.agent.capability: lane for lane in self._lanes}
         await listen_for_stops(connection, subjects, options.pool, running)
         await Mailbox(connection, options, lanes, intake.take).open()
-        beats = Beats(options, self.attempts, self._offers, self)
+        self._beats = beats = Beats(options, self.attempts, self._says, self)
         beats.start()
         finished = False
         try:
@@ -188,9 +194,20 @@ class Host:
             return False
         return self._outcomes is not None and self._outcomes.unstored < _MAX_UNSTORED
 
-    def _offers(self) -> list[Offer]:
-        closed = self._draining.is_set()
-        return [lane.offer(closed=closed) for lane in self._lanes]
+    def _says(self, measured: Measured) -> Said:
+        self.resources.measured(measured)
+        parts: dict[str, int] = {}
+        if not self._draining.is_set():
+            slots = {lane.agent.capability: lane.slots for lane in self._lanes}
+            parts = self.resources.divide(slots, time.monotonic())
+        offers = [lane.offer(parts.get(lane.agent.capability, 0)) for lane in self._lanes]
+        return Said(offers, self.resources.taken)
+
+    # -- what the resources tell; on the loop
+
+    def _changed(self) -> None:
+        if self._beats is not None:
+            self._beats.soon()
 
     # -- what the beats tell; on the loop
 
@@ -198,7 +215,7 @@ class Host:
         """The lease is longer; after a pause of the beats, the lanes may take work again."""
         self._alive.set()
         for lane in self._lanes:
-            lane.refill()
+            lane.advance()
 
     def lease_ended(self, old: Life) -> None:
         """Stop everything that was started in `old`; none of it is reported."""

@@ -1,7 +1,7 @@
-"""One agent on one host: its slots, its threads, and what fills them.
+"""One agent on one host: its slots, its threads, its claim to CPU and memory, and what fills them.
 
 Dispatches come by the pull of the shared queue and by the host's mailbox, which know nothing of
-each other; what finds no free slot waits in a line, so that no more than `slots` ever run.
+each other; what finds no free slot, or no room, waits in a line, so that no more ever run.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from callboard_agents.agent import Agent
 from callboard_agents.options import HostOptions
+from callboard_agents.resources import Claim
 from callboard_agents.threads import Threads
 from callboard_broker.pull import Pull
 from callboard_broker.wire import Offer
@@ -22,11 +23,15 @@ __all__ = ["Lane"]
 class Lane:
     """An agent's place. `free` may be asked from any thread; everything else is the loop's.
 
-    wants_work: whether the host as a whole takes anything now.
+    claim: to the host's resources. wants_work: whether the host as a whole takes anything now.
     """
 
     def __init__(
-        self, agent: Agent[..., Any], options: HostOptions, wants_work: Callable[[], bool]
+        self,
+        agent: Agent[..., Any],
+        options: HostOptions,
+        claim: Claim,
+        wants_work: Callable[[], bool],
     ) -> None:
         self.agent = agent
         self.timeout = agent.timeout or options.timeout_seconds
@@ -36,23 +41,28 @@ class Lane:
             self.slots = agent.slots or options.slots_thread
             self.threads = Threads(self.slots, agent.capability)
         self.pull: Pull | None = None
+        self.claim = claim
+        claim.freed = self.advance
         self._wants_work = wants_work
         self._used = 0
         self._line: deque[Callable[[], None]] = deque()
 
     @property
     def full(self) -> bool:
-        """Whether every slot is taken."""
-        return self._used >= self.slots
+        """Whether every slot is taken, or the host has no room for another attempt."""
+        return self._used >= self.slots or self.claim.room() < 1
 
     def free(self) -> int:
         """How many dispatches more the lane takes now."""
-        return self.slots - self._used if self._wants_work() else 0
+        if not self._wants_work():
+            return 0
+        return min(self.slots - self._used, self.claim.room()) - len(self._line)
 
-    def offer(self, *, closed: bool) -> Offer:
-        """What a beat says of the lane. closed: the host takes nothing more."""
+    def offer(self, slots: int) -> Offer:
+        """What a beat says of the lane. slots: the attempts that it may hold; those that it has, if
+        the host takes nothing more, or the router would go on dispatching to it."""
         agent = self.agent
-        slots = self._used if closed else self.slots  # or the router would go on dispatching to it
+        slots = max(slots, self._used)
         return Offer(
             agent.capability,
             slots,
@@ -67,12 +77,18 @@ class Lane:
 
     def enter(self) -> None:
         """A slot is taken."""
+        self.claim.take()
         self._used += 1
 
     def leave(self) -> None:
         """A slot is free again; whoever stands in the line gets it."""
         self._used -= 1
-        while self._line and self._used < self.slots:
+        self.claim.give_back()
+        self.advance()
+
+    def advance(self) -> None:
+        """There may be room: whoever stands in the line gets it, or more is asked for."""
+        while self._line and not self.full:
             self._line.popleft()()
         self.refill()
 

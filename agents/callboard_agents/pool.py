@@ -25,7 +25,6 @@ from callboard_config.cpus import usable_cpus
 
 __all__ = ["LocalPool"]
 
-_LOOK_SECONDS = 1.0
 _LOG = logging.getLogger("callboard.pool")
 
 
@@ -123,7 +122,7 @@ class LocalPool:
                 _LOG.info("%d processes instead of %d", wanted, len(active))
                 crew.resize(wanted)
             turn = loop.create_future()
-            timer = loop.call_later(_LOOK_SECONDS, turn.set_result, None)
+            timer = loop.call_later(scaler.policy.look_seconds, turn.set_result, None)
             try:
                 await turn
             finally:

@@ -122,10 +122,10 @@ class Resources:
 
     def take(self, claim: Claim) -> None:
         """Promise what an attempt of this claim needs."""
-        self._allocations.reserve(claim.need)
         self._running += 1
         claim.used += 1
         if claim.need:
+            self._allocations.reserve(claim.need)
             self._since = self._since.plus(claim.need)
             claim.served_at = time.monotonic()
             if claim in self._preferred:
@@ -133,11 +133,11 @@ class Resources:
 
     def give_back(self, claim: Claim) -> None:
         """Have it back, and let those who wait start."""
-        self._allocations.release(claim.need)
         self._running -= 1
         claim.used -= 1
         if not claim.need:
             return
+        self._allocations.release(claim.need)
         now = time.monotonic()
         if now - self._ended_at > _SOON_SECONDS and not self._preferred:
             self._prefer(frozenset(one for one in self._claims if not (one.used or one.offered)))

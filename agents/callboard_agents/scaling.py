@@ -36,6 +36,8 @@ class ScalingPolicy:
     """So long one process less must have sufficed before there is one less."""
     idle_seconds: float = 60.0
     """So long nothing must have run or waited before the last process ends."""
+    look_seconds: float = 1.0
+    """From one look at the router's backlog to the next."""
     busy: float = 0.9
     """The part of the machine's CPUs in use, above which nothing is started."""
     reserve_mb: float = 256.0

@@ -16,7 +16,7 @@ import msgspec
 from callboard_agents.loading import load
 from callboard_broker.errors import BadInput
 
-__all__ = ["Surveyed", "take_survey"]
+__all__ = ["Surveyed", "take_survey", "tell_survey"]
 
 _SECONDS = 60.0  # as long as an import may take
 
@@ -33,7 +33,8 @@ async def take_survey(modules: Sequence[str]) -> list[Surveyed]:
     """Return the agents of `modules`. Raises `BadInput` if they cannot be loaded; why, stands in
     what the process printed."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "callboard_agents.survey", *modules), stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-m", "callboard_agents", "--survey", *modules),
+        stdout=asyncio.subprocess.PIPE,
     )
     try:
         async with asyncio.timeout(_SECONDS):
@@ -48,17 +49,9 @@ async def take_survey(modules: Sequence[str]) -> list[Surveyed]:
             process.kill()
 
 
-def _main(modules: list[str]) -> int:
+def tell_survey(modules: Sequence[str]) -> None:
+    """In that process: load them and say what they hold. Raises `BadInput`."""
     with contextlib.redirect_stdout(sys.stderr):  # a module may print when it is imported
-        try:
-            agents = load(modules)
-        except BadInput as error:
-            print(f"error: {error}", file=sys.stderr)  # noqa: T201  what a person reads
-            return 2
+        agents = load(modules)
     found = [Surveyed(one.capability, one.cpu or 0.0, one.memory_mb or 0.0) for one in agents]
     sys.stdout.write(msgspec.json.encode(found).decode())
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(_main(sys.argv[1:]))

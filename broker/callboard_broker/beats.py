@@ -42,6 +42,8 @@ class Beat(msgspec.Struct, frozen=True, omit_defaults=True):
     incarnation: new at every start, and after every lease that the host let end.
     cpu: cores in use by the host's process. memory_mb: its resident set. cpus: cores that it may
     use. free_mb: memory that its machine or cgroup has left; 0: not known.
+    blocked: seconds for which the loop of its handlers has not answered.
+    allocated_cpu (cores), allocated_mb: what its running attempts were promised.
     gone: the incarnation has ended, on the word of the host itself or of its supervisor.
     fresh_from: the journal's last sequence when the connection that pulls work was made; what was
     stored before it, this host starts only on the router's word.
@@ -60,6 +62,9 @@ class Beat(msgspec.Struct, frozen=True, omit_defaults=True):
     node: str = ""
     gone: bool = False
     fresh_from: int = 0
+    blocked: float = 0.0
+    allocated_cpu: float = 0.0
+    allocated_mb: float = 0.0
     v: Version = SCHEMA
 
     def ends(self, incarnation: str) -> bool:

@@ -1,0 +1,92 @@
+"""A host starts no more than its share of CPU and memory allows, and says so in its beats."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+
+from callboard_agents import agent
+from tests.hosts import open_stage
+from tests.servers import NatsServer
+
+running: Counter[str] = Counter()
+most: Counter[str] = Counter()
+
+
+async def stay(name: str) -> str:
+    running.update([name, "all"])
+    most.update({key: max(0, running[key] - most[key]) for key in (name, "all")})
+    await asyncio.sleep(0.02)
+    running.subtract([name, "all"])
+    return name
+
+
+@agent("small", cpu=0.5)
+async def small(_payload: object) -> str:
+    return await stay("small")
+
+
+@agent("large", memory_mb=700, cpu=0.5)
+async def large(_payload: object) -> str:
+    return await stay("large")
+
+
+@agent("free")
+async def free(_payload: object) -> str:
+    return await stay("free")
+
+
+@agent("hold", cpu=2.0)
+async def hold(_payload: object) -> None:
+    await asyncio.Event().wait()
+
+
+@agent("block")
+async def block(seconds: float) -> None:
+    time.sleep(seconds)  # noqa: ASYNC251  what it must not do
+
+
+async def test_promises_hold_whatever_arrives_at_once(nats: NatsServer):
+    running.clear()
+    most.clear()
+    async with (
+        open_stage(nats, "small", "large", "free") as stage,
+        stage.host([small, large, free], cpus=2.0, memory_mb=1024.0),
+    ):
+        names = ["small", "large", "free"] * 30
+        dispatches = [await stage.dispatch(name) for name in names]
+        assert [await stage.result(each) for each in dispatches] == names
+    assert most["large"] == 1
+    assert most["small"] <= 4
+    assert most["free"] > 4
+
+
+async def test_what_the_mailbox_brings_waits_for_room_as_well(nats: NatsServer):
+    running.clear()
+    most.clear()
+    async with open_stage(nats, "small") as stage, stage.host([small], cpus=1.0):
+        dispatches = [await stage.deliver("small") for _ in range(20)]
+        assert {await stage.result(each) for each in dispatches} == {"small"}
+    assert most["small"] == 2
+
+
+async def test_beats_tell_what_is_promised_and_offer_only_what_is_left(nats: NatsServer):
+    async with (
+        open_stage(nats, "hold", "small") as stage,
+        stage.host([hold, small], cpus=2.0, drain_seconds=0.0),
+    ):
+        await stage.beat(lambda beat: beat.offers[0].slots == 1 and beat.allocated_cpu == 0)
+        await stage.dispatch("hold")
+        beat = await stage.beat(lambda beat: beat.allocated_cpu == 2.0)
+        assert {offer.capability: offer.free for offer in beat.offers} == {"hold": 0, "small": 0}
+
+
+async def test_a_handler_that_blocks_the_loop_is_seen_in_the_beats(nats: NatsServer):
+    async with open_stage(nats, "block") as stage, stage.host([block]):
+        dispatch = await stage.dispatch("block", 0.8)
+        beat = await stage.beat(lambda beat: beat.blocked > 0.3)
+        assert beat.blocked < 5
+        await stage.outcome(dispatch)
+        seen = len(stage.beats)
+        await stage.seen(lambda: any(b.blocked < 0.3 for b in stage.beats[seen:]) or None)
