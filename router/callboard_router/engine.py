@@ -24,8 +24,9 @@ from callboard_broker.wire import (
 )
 from callboard_router import decide as policy_of
 from callboard_router.agenda import Agenda, Limits
+from callboard_router.backlog import QueueBacklog, backlog
 from callboard_router.desk import Desk, Policy, Wish
-from callboard_router.explain import explain, unserved
+from callboard_router.explain import explain
 from callboard_router.filling import Source
 from callboard_router.fold import apply
 from callboard_router.liveness import Answer, Claim, Liveness, Queue
@@ -257,11 +258,10 @@ class Engine:
             "waiting": dict(sorted(self.state.waiting.items())),
         }
 
-    def unserved(self) -> list[dict[str, Any]]:
-        """Capabilities for which tasks wait and nobody works."""
-        return unserved(self.desk)
+    def backlog(self, at_ms: int) -> list[QueueBacklog]:
+        """What waits, runs and could run in each queue."""
+        return backlog(self.desk, at_ms)
 
-    @property
     def next_ms(self) -> int | None:
         """When time alone lets something go on that waits for a rate, on the server's clock."""
         return self.desk.agenda.waiting.next_ms

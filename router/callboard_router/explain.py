@@ -11,15 +11,14 @@ from typing import Any
 
 import msgspec
 
-from callboard_broker.subjects import ALL_TENANTS, SHARED_POOL
+from callboard_broker.subjects import ALL_TENANTS
 from callboard_broker.wire import Failure
 from callboard_router.desk import Desk
-from callboard_router.placement import queue_for
 from callboard_router.progress import MOST_LISTED, explain_element, explain_flow, said
 from callboard_router.state import Schedule, Task
 from callboard_router.waits import Wait, waits
 
-__all__ = ["explain", "unserved"]
+__all__ = ["explain"]
 
 
 def explain(desk: Desk, tenant: str, name: str, at_ms: int) -> dict[str, Any] | None:
@@ -32,41 +31,6 @@ def explain(desk: Desk, tenant: str, name: str, at_ms: int) -> dict[str, Any] | 
     """
     found = _explained(desk, name, at_ms)
     return found if found is not None and tenant in (found["tenant"], ALL_TENANTS) else None
-
-
-def unserved(desk: Desk) -> list[dict[str, Any]]:
-    """Capabilities for which tasks wait and no live agent works, the longest waiting first.
-
-    Each with its pool, how many tasks, tenants, oldest (Unix ms) and that one's id.
-    """
-    served: dict[tuple[str, str], bool] = {}
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for task in desk.state.tasks.values():
-        if task.life.state != "waiting" or not task.capability or task.cancel is not None:
-            continue
-        asked = (task.tenant, task.capability)
-        if asked not in served:
-            served[asked] = queue_for(desk, task) is not None
-        if served[asked]:
-            continue
-        queue = (desk.policy.pools.get(task.tenant, SHARED_POOL), task.capability)
-        entry = found.get(queue)
-        if entry is None:
-            entry = found[queue] = {
-                "pool": queue[0],
-                "capability": queue[1],
-                "tasks": 0,
-                "tenants": {},
-                "oldest": task.since,
-                "id": task.id,
-            }
-        entry["tasks"] += 1
-        entry["tenants"][task.tenant] = None
-        if task.since < entry["oldest"]:
-            entry["oldest"], entry["id"] = task.since, task.id
-    for entry in found.values():
-        entry["tenants"] = sorted(entry["tenants"])
-    return sorted(found.values(), key=lambda entry: (entry["oldest"], entry["capability"]))
 
 
 def _explained(desk: Desk, name: str, at_ms: int) -> dict[str, Any] | None:

@@ -33,6 +33,7 @@ _log = logging.getLogger(__name__)
 
 _PAUSE_SECONDS = 0.1
 _DEPTH = 8
+_MOST_QUEUES = 2000  # of one answer: some 130 bytes each
 
 BudgetKey = Annotated[
     str,
@@ -87,8 +88,9 @@ class Questions:
         subjects = self._topology.subjects
         await self._connection.sink(subjects.ask_filter("confirm"), self._hears(self._confirm))
         await self._connection.sink(subjects.ask_filter("explain"), self._hears(self._explain))
-        asked = subjects.ask(ALL_TENANTS, "budget")
-        await self._connection.sink(asked, self._hears(self._budget))
+        for verb, answer in (("budget", self._budget), ("backlog", self._backlog)):
+            asked = subjects.ask(ALL_TENANTS, verb)
+            await self._connection.sink(asked, self._hears(answer))
 
     async def restored(self) -> None:
         """The connection is new: what was stored before it, hosts start only when told so."""
@@ -157,6 +159,10 @@ class Questions:
         if found is None:
             raise UnknownTask(question.id, tenant)
         return found
+
+    async def _backlog(self, _subject: str, _data: bytes) -> object:
+        queues = self._engine.backlog(self._connection.server_now_ms())
+        return {"queues": sorted(queues, key=lambda queue: -queue.oldest_ms)[:_MOST_QUEUES]}
 
     async def _budget(self, _subject: str, data: bytes) -> object:
         question = msgspec.json.decode(data or b"{}", type=_Budgets)

@@ -164,6 +164,15 @@ class Waiting:
         """Whether a token of this budget is free, as far as `look` knows."""
         return self.room(key) > 0
 
+    def lanes(self) -> Iterator[tuple[tuple[str, str], str | None, int, str]]:
+        """Yield ((pool, capability), what holds it up, how many tasks, the first one) of each."""
+        for lane in self._lanes.values():
+            if lane.tasks:
+                row = lane.row
+                kind = row.kind
+                held_up = lane.parked or row.parked or kind.parked or row.tenant.parked
+                yield (kind.key[0], kind.key[1]), held_up, len(lane.tasks), lane.tasks[0][2]
+
     # -- inside
 
     def _lane(self, task: Task) -> Lane:

@@ -120,6 +120,16 @@ def test_a_task_that_nobody_can_do_says_so_and_waits(board: UpBoard):
     assert board.shell.json("status", done.stdout.strip())["state"] == "waiting"
 
 
+def test_a_workflow_names_who_is_missing_also_inside_of_steps_and_to_undo_them(board: UpBoard):
+    inner = "{steps: {c: {capability: nobody.inside, compensate: {capability: nobody.undoes}}}}"
+    steps = f"{{a: {{capability: nobody.first}}, b: {{flow: {inner}, after: [a]}}}}"
+    (board.shell.folder / "missing.yaml").write_text(f"name: missing\nsteps: {steps}\n")
+    done = board.shell.run("run", "missing.yaml", "--no-wait")
+    assert done.returncode == 0
+    assert "no agent offers nobody.first, nobody.inside, nobody.undoes at" in done.stderr
+    board.shell.run("cancel", done.stdout.strip())
+
+
 def test_the_hosts_are_listed_with_what_they_offer(board: UpBoard):
     (host,) = board.shell.json("agents", "list")["hosts"]
     assert {offer["capability"] for offer in host["offers"]} == {"echo", "boom", "slow"}

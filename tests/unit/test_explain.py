@@ -22,7 +22,7 @@ from callboard_broker.wire import (
     Terms,
     Timeouts,
 )
-from callboard_router.explain import explain, unserved
+from callboard_router.explain import explain
 from callboard_router.filling import Missing, Source
 from callboard_router.flow import Result
 from callboard_router.state import Schedule
@@ -79,34 +79,14 @@ def test_a_task_that_could_go_waits_for_its_turn(bench: Bench):
     assert reasons(bench, task.id) == ["decision"]
 
 
-def test_a_task_that_nobody_serves_names_the_capability_and_is_listed(bench: Bench):
+def test_a_task_that_nobody_serves_names_the_capability(bench: Bench):
     task = bench.task("plan")
     bench.wait(2.0)
     bench.beat("h", offer(slots=2))
-    other = bench.task("plan", tenant="blue")
-    bench.task("translate.french")
-    bench.task()
     found = told(bench, task.id)["waits_for"]
     assert [wait["for"] for wait in found] == ["agents"]
     assert (found[0]["pool"], found[0]["capability"]) == ("shared", "plan")
     assert "nobody serves plan in pool shared" in found[0]["message"]
-    listed = unserved(bench.desk)
-    assert [(one["capability"], one["tasks"]) for one in listed] == [
-        ("plan", 2),
-        ("translate.french", 1),
-    ]
-    assert listed[0] == {
-        "pool": "shared",
-        "capability": "plan",
-        "tasks": 2,
-        "tenants": ["acme", "blue"],
-        "oldest": task.since,
-        "id": task.id,
-    }
-    other.cancel = "not needed"
-    assert unserved(bench.desk)[0]["tasks"] == 1
-    bench.beat("k", offer("plan"), offer("translate"))
-    assert unserved(bench.desk) == []
 
 
 def test_every_budget_without_room_is_named_with_its_use_and_limit(bench: Bench):
@@ -363,7 +343,6 @@ def test_to_explain_changes_nothing(bench: Bench):
     before = msgspec.msgpack.encode(list(bench.desk.state.tasks.values()))
     for name in list(bench.desk.state.tasks):
         told(bench, name)
-    unserved(bench.desk)
     assert msgspec.msgpack.encode(list(bench.desk.state.tasks.values())) == before
     assert task.id not in bench.desk.proposals
     assert not bench.desk.agenda.wanted

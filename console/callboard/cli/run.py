@@ -68,8 +68,9 @@ def run(  # noqa: PLR0913  each is an option of the command
 
 
 def _capabilities(steps: list[Step]) -> set[str]:
-    """What agents are needed for, workflows inside steps included."""
+    """What agents are needed for, also inside of steps and to undo them."""
     found = {step.capability for step in steps if step.capability}
+    found |= {step.compensate.capability for step in steps if step.compensate is not None}
     for step in steps:
         if step.flow is not None:
             found |= _capabilities(step.flow.steps)
