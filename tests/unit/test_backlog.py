@@ -32,7 +32,7 @@ def test_what_nobody_serves_is_listed_with_its_oldest(bench: Bench):
 
 
 def test_what_waits_for_a_slot_is_not_mixed_with_what_waits_for_a_budget(bench: Bench):
-    change = {"tenant/blue": Limit(concurrency=1)}
+    change: dict[str, Limit | None] = {"tenant/blue": Limit(concurrency=1)}
     bench.desk.state.accounts.change(Budget(0, base={}, changed=change), bench.at_ms)
     bench.beat("h", offer("review", slots=2), offer("plan", slots=9))
     for _ in range(60):
