@@ -6,6 +6,7 @@ files in this package, the only place where a default stands.
 
 from callboard_config.cpus import auto_concurrency, usable_cpus
 from callboard_config.errors import SettingsError
+from callboard_config.isolation import IsolationSettings, TenantIsolation
 from callboard_config.loading import load_settings
 from callboard_config.nats_url import check_nats_url, mask_nats_url
 from callboard_config.parallel_execution import (
@@ -38,6 +39,7 @@ __all__ = [
     "BudgetLimit",
     "BudgetSettings",
     "EmbeddedSettings",
+    "IsolationSettings",
     "JournalSettings",
     "LeaseSettings",
     "LedgerSettings",
@@ -50,6 +52,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "TenantBudget",
+    "TenantIsolation",
     "UnitQuota",
     "WorkflowSettings",
     "auto_concurrency",

@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from callboard_config.cpus import auto_concurrency
+from callboard_config.isolation import IsolationSettings
 from callboard_config.section import Name, Section, TenantName, disagreement
 
 __all__ = [
@@ -33,6 +34,8 @@ Weight = Annotated[float, Field(gt=0, le=1000)]
 Rate = Annotated[float, Field(gt=0, le=1e9)]
 Burst = Annotated[float, Field(ge=1, le=1e9)]
 Seconds = Annotated[float, Field(gt=0, le=2_592_000)]
+Megabytes = Annotated[float, Field(gt=0, le=1e9)]
+Cores = Annotated[float, Field(gt=0, le=10_000)]
 
 
 def _check_capability(value: str) -> str:
@@ -200,6 +203,38 @@ class AgentSettings(Section):
     slots_thread: Annotated[int, Field(ge=1, le=10_000)]
     """Attempts that one host runs at once in threads; each costs a stack and shares the GIL."""
 
+    slots_process: Annotated[int, Field(ge=1, le=10_000)]
+    """Attempts that one host runs at once in child processes."""
+
+    spares: Annotated[int, Field(ge=0, le=1000)]
+    """Child processes of an agent that are made ready before anybody asks for them; one costs a
+    few MB until it is used, and a start without one a few milliseconds."""
+
+    memory_mb: Megabytes
+    """MiB that a child process may take beyond what it was started with. A limit only: what is
+    promised to an attempt is what its agent declares."""
+
+    cpu: Cores | None
+    """Cores that a child process may use at a time; null: no limit. Needs cgroups."""
+
+    cpu_seconds: Seconds | None
+    """Seconds of CPU that an attempt in a child process may use; null: no limit but its timeout."""
+
+    disk_mb: Megabytes
+    """MiB that a child process may have in files, all of them in a folder of its own."""
+
+    output_mb: Megabytes
+    """MiB that the result of a child process may take, and what a command writes."""
+
+    files: Annotated[int, Field(ge=16, le=1_000_000)]
+    """Files that a child process may have open at once."""
+
+    processes: Annotated[int, Field(ge=1, le=100_000)]
+    """Processes that an attempt in a child process may be, with itself; 1: it cannot start any."""
+
+    command_processes: Annotated[int, Field(ge=1, le=100_000)]
+    """The same for an agent that is a command."""
+
     timeout_seconds: Seconds
     """Seconds that one attempt may run. Long enough for a slow LLM call with tools."""
 
@@ -213,3 +248,4 @@ class ResourceLimits(Section):
 
     budgets: BudgetSettings
     agents: AgentSettings
+    isolation: IsolationSettings
