@@ -139,7 +139,7 @@ class Scaler:
             room = (seen.free_mb - self.policy.reserve_mb) / seen.host_mb
         if seen.cores > 0:
             room = min(room, max(1.0, (1 - seen.load) * seen.cpus / seen.cores))
-        return max(0, math.floor(min(missing, hosts, room)))
+        return math.floor(max(0.0, min(missing, hosts, room)))
 
     def _fewer(self, hosts: int, now: float) -> int:
         policy = self.policy

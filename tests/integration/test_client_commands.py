@@ -148,9 +148,9 @@ async def test_the_door_of_a_flooding_tenant_stays_closed_for_as_long_as_the_rou
         with pytest.raises(Overloaded, match="callboard budget set tenant/default") as closed:
             await board.submit("echo", 2)
         assert closed.value.tenant == "default"
-        assert 0 < closed.value.retry_after <= 0.3
+        assert 0 < closed.value.retry_after < 0.301
         assert await board.submit("echo", 3, tenant="acme")  # another door
-        await asyncio.sleep(closed.value.retry_after)  # as the error says
+        await asyncio.sleep(closed.value.retry_after + 0.01)  # as the error says
         assert await board.submit("echo", 4)
 
 

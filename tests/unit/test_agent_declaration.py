@@ -11,6 +11,7 @@ import pytest
 
 from callboard_agents import Context, HostOptions, agent
 from callboard_agents.lane import Lane
+from callboard_agents.resources import Resources
 from callboard_broker.errors import BadInput
 from callboard_broker.wire import Beat, Offer, decode_beat, encode
 
@@ -61,7 +62,9 @@ def test_a_beat_offers_what_an_agent_declared_within_the_bounds_of_a_beat():
     x.__name__ = "x" * 1_000
     plain = agent("plain")(x)
     options = HostOptions(url="nats://nowhere", name="host-1")
-    offers = [Lane(each, options, bool).offer(closed=False) for each in (review, plain)]
+    resources = Resources(4.0, 4096.0, changed=lambda: None)
+    lanes = [Lane(each, options, resources.claim(each), lambda: True) for each in (review, plain)]
+    offers = [lane.offer(lane.slots) for lane in lanes]
     beat = decode_beat(encode(Beat("host-1", "i", "shared", offers)))
     assert beat.offers[0] == Offer(
         "review.python",

@@ -165,3 +165,8 @@ def test_a_steady_load_comes_to_rest(rate: int):
 def test_bounds_that_cannot_hold_are_refused_by_name(wrong: dict[str, float]):
     with pytest.raises(BadInput):
         policy(**wrong)
+
+
+def test_a_process_so_small_that_its_share_of_no_memory_is_beyond_counting_adds_none():
+    tiny = seen(waiting=50, host_mb=5e-324, free_mb=0.0)
+    assert Scaler(ScalingPolicy(least=1, most=8)).decide(tiny, 1, 0.0) == 1
