@@ -244,7 +244,7 @@ class Board(Commanding):
 
     async def follow(self, handle: Handle) -> None:
         """Hear also what hosts say of this handle's shard without storing it."""
-        await self._hearing.follow(handle.tenant, handle.shard)
+        await self._hearing.follow(handle)
 
     async def blob(self, ref: BlobRef) -> bytes:
         """Read a result that was too long for its event."""

@@ -231,11 +231,11 @@ class Handle:
                 self._state = state
             self._tell(Update(task, state, progress, host=host))
 
-    def learnt(self, state: TaskState) -> None:
+    def learnt(self, state: TaskState, host: str | None = None) -> None:
         """What the ledger knew of it: it has not ended."""
         if not self.done and state != self._state:
             self._state = state
-            self._tell(Update(self.id, state))
+            self._tell(Update(self.id, state, host=host))
 
     def end(
         self,

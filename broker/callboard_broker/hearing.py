@@ -39,6 +39,7 @@ class View(msgspec.Struct):
     id: str = ""
     state: TaskState = "waiting"
     shard: int | None = None
+    host: str | None = None
     same_as: str | None = None
     error: Any = None
     result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -113,11 +114,14 @@ class Hearing:
             raise Overloaded(tenant, left)
         del self.closed[tenant]
 
-    async def follow(self, tenant: str, shard: int) -> None:
-        """Hear also what hosts say of this shard without storing it."""
-        if (tenant, shard) not in self._followed:
-            self._followed.add((tenant, shard))
-            await self._connection.sink(self._subjects.news(tenant, shard), self._hear_news)
+    async def follow(self, handle: Handle) -> None:
+        """Hear also what hosts say of this shard without storing it, and what was said before."""
+        address = (handle.tenant, handle.shard)
+        if address not in self._followed:
+            self._followed.add(address)
+            await self._connection.sink(self._subjects.news(*address), self._hear_news)
+        if handle.state == "waiting":
+            self._start_learning(handle)
 
     async def listen(self, tenant: str, shard: int) -> None:
         """Hear what is stored for this shard, from now on."""
@@ -150,7 +154,7 @@ class Hearing:
             if view.state in TERMINAL:
                 self._end(handle, view)
             elif isinstance(handle, Handle):
-                handle.learnt(view.state)
+                handle.learnt(view.state, view.host)
             return
 
     async def ask_about(self, task: str, tenant: str) -> View | None:

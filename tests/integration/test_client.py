@@ -224,3 +224,16 @@ steps:
 """
     )
     return path
+
+
+async def test_who_follows_a_task_late_learns_that_it_runs(nats: NatsServer, tmp_path: Path):
+    async with opened(nats, tmp_path) as (board, _):
+        flag = tmp_path / "flag"
+        handle = await board.submit("wait.for", {"file": str(flag)})
+        async for update in await board.handle(handle.id):
+            if update.state == "running":
+                break
+        async for update in handle:  # its host has said so, and does not say it again
+            if update.state == "running":
+                flag.touch()
+        assert await handle.result(20) == str(flag)

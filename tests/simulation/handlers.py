@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Handlers", "Run"]
 
 _RESEND = 0.2
+_LAST_WORDS = 0.1
+"""How often an outcome with a cost is the last thing that a host says: it arrives after the host's death."""
 _SUBJECTS = Subjects()
 
 
@@ -40,7 +42,6 @@ class Run:
     @property
     def key(self) -> tuple[str, int]:
         return self.dispatch.task, self.dispatch.attempt
-
 
 class Handlers:
     """The running handlers of one life of a host."""
@@ -144,7 +145,7 @@ class Handlers:
             self._host.server_ms,
             msgspec.UNSET if failure else msgspec.Raw(result),
             error=failure,
-            used={"tokens": float(rng.randint(0, 90))} if rng.random() < 0.3 else {},
+            used={"tokens": float(rng.randint(0, 90))} if rng.random() < 0.6 else {},
         )
         subject = _SUBJECTS.run(run.tenant, "outcome", dispatch.shard)
         self._host.step("host.report", self._report, run, subject, encode(outcome))
@@ -164,6 +165,10 @@ class Handlers:
 
         publish = host.links[0].request
         publish("publish", subject, data, None, None, done=done, step="host.reported", timeout=5.0)
+        costly = host.world.faults.active and b'"used"' in data
+        if costly and host.world.rng.random() < _LAST_WORDS:
+            host.links[0].cut(late=host.world.rng.choice((2.0, 12.0, 25.0)))
+            host.crash()
 
 
 def _is_flaky(asked: dict[str, Any], attempt: int) -> bool:

@@ -82,10 +82,14 @@ class Pipe:
         if self.open:
             call(*args)
 
-    def close(self) -> None:
-        """It breaks; a first part of what the client has sent will still arrive."""
+    def close(self, *, late: float | None = None) -> None:
+        """It breaks; a first part of what the client has sent will still arrive. late: all of it,
+        so many seconds later."""
         rng = self._world.rng
         self.open = False
+        if late is not None:
+            self._late = late
+            return
         self._sent = rng.choice((self._arrived, self._sent, rng.randint(self._arrived, self._sent)))
         self._late = rng.choice(_LATE)
 
@@ -129,12 +133,12 @@ class Link:
             self._pipe.close()
             self._pipe = None
 
-    def cut(self, seconds: float | None = None) -> None:
-        """The connection breaks, and cannot be made again for `seconds`."""
+    def cut(self, seconds: float | None = None, *, late: float | None = None) -> None:
+        """The connection breaks, and cannot be made again for `seconds`. late: see `Pipe.close`."""
         if self._pipe is None:
             return
         world = self.process.world
-        self._pipe.close()
+        self._pipe.close(late=late)
         self._pipe = None
         outage = world.rng.choice(_OUTAGES) if seconds is None else seconds
         self._not_before = world.now + outage

@@ -163,7 +163,7 @@ def draw_terms(rng: random.Random) -> dict[str, Any]:
         }
     if rng.random() < 0.12:
         terms["budgets"] = rng.sample(("openai", "gpu"), rng.randint(1, 2))
-    if rng.random() < 0.12:
+    if rng.random() < 0.3:
         terms["units"] = {"tokens": rng.choice((0, 10, 60))}
     if rng.random() < 0.12:
         terms["needs"] = {"labels": {"disk": rng.choice(("ssd", "hdd"))}}
