@@ -23,7 +23,7 @@ __all__ = ["Handlers", "Run"]
 
 _RESEND = 0.2
 _LAST_WORDS = 0.1
-"""How often an outcome with a cost is the last thing that a host says: it arrives after the host's death."""
+"""How often an outcome with a cost is the last that a host says: it arrives after its death."""
 _SUBJECTS = Subjects()
 
 
