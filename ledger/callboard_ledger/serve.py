@@ -48,6 +48,8 @@ class LedgerOptions:
     """The NATS server, or several separated by commas."""
     prefix: str = "cb"
     """The board: the first token of its subjects."""
+    replicas: int = 1
+    """Copies of each stream that it has to create, and the least of one that is there."""
     store: Path
     """A directory of its own: rows (`ledger.db`), the head of the audit log, a lock."""
     flush_seconds: float = 0.05
@@ -80,7 +82,7 @@ async def run_ledger(
             open_link(options.url, name="callboard-ledger") as connection,
             Publisher(connection) as publisher,
         ):
-            topology = Topology(Subjects(options.prefix))
+            topology = Topology(Subjects(options.prefix), options.replicas)
             await ensure_streams(connection, topology)
             info = await connection.api(f"STREAM.INFO.{topology.journal}")
             journal = str(info["created"]), int(info["state"]["last_seq"])

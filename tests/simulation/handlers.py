@@ -43,6 +43,7 @@ class Run:
     def key(self) -> tuple[str, int]:
         return self.dispatch.task, self.dispatch.attempt
 
+
 class Handlers:
     """The running handlers of one life of a host."""
 

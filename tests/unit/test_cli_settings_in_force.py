@@ -91,7 +91,10 @@ def test_a_router_is_started_with_its_settings():
 
 
 def test_a_ledger_is_started_with_its_settings(tmp_path: Path):
-    changed = place(ledger__store=tmp_path, ledger__flush_seconds=0.2, ledger__batch=9)
+    changed = place(
+        ledger__store=tmp_path, ledger__flush_seconds=0.2, ledger__batch=9, journal__replicas=3
+    )
     options = ledger_options(changed)
     assert (options.store, options.flush_seconds, options.batch) == (tmp_path, 0.2, 9)
+    assert options.replicas == 3
     assert ledger_options(changed, tmp_path / "own").store == tmp_path / "own"

@@ -369,3 +369,20 @@ def test_a_new_generation_has_its_whole_time_again(story: Story):
     story.at_ms += 60_000
     resume(story, flow)
     assert story.state.flows[flow].expires_at == story.at_ms + 10_000
+
+
+def test_no_more_failed_inner_workflows_go_on_at_once_than_their_step_allows(story: Story):
+    inner = {"steps": [{"id": "x", "capability": "plan"}]}
+    step = {"id": "a", "capability": "", "flow": inner, "at_once": 2}
+    flow = story.flow({**step, "each": {"from": "inputs", "path": "n"}}, inputs={"n": [1, 2, 3]})
+    story.expand(flow, "a", 3)
+    for index in range(3):
+        story.enter(f"{flow}.a.{index}")
+        story.fail(f"{flow}.a.{index}.x.0")
+        story.settle(f"{flow}.a.{index}")
+    story.settle(flow)
+    resume(story, flow)
+    assert live(story) == {"a.0.x.0", "a.1.x.0"}
+    story.run(f"{flow}.a.0.x.0", attempt=2)
+    story.succeed(f"{flow}.a.0")
+    assert live(story) == {"a.1.x.0", "a.2.x.0"}

@@ -48,6 +48,7 @@ def ledger_options(place: Place, store: Path | None = None) -> LedgerOptions:
     return LedgerOptions(
         url=place.url,
         prefix=place.prefix,
+        replicas=place.settings.journal.replicas,
         store=store or settings.store or Path(FOLDER, "ledger"),
         flush_seconds=settings.flush_seconds,
         batch=settings.batch,
