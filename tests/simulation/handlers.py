@@ -146,7 +146,7 @@ class Handlers:
             self._host.server_ms,
             msgspec.UNSET if failure else msgspec.Raw(result),
             error=failure,
-            used={"tokens": float(rng.randint(0, 90))} if rng.random() < 0.6 else {},
+            used={"tokens": float(rng.choice((0, 5, 30, 90)))} if rng.random() < 0.6 else {},
         )
         subject = _SUBJECTS.run(run.tenant, "outcome", dispatch.shard)
         self._host.step("host.report", self._report, run, subject, encode(outcome))

@@ -108,7 +108,7 @@ class _Scenario:
             rate = Limit(rate=rng.choice((4.0, 15.0)), burst=burst)
             limits[rng.choice(("capability/plan", "tenant/blue", "key/gpu"))] = rate
         if rng.random() < 0.5:
-            tokens = Quota(rng.choice((60.0, 150.0)), rng.choice((2.0, 8.0)))
+            tokens = Quota(rng.choice((60.0, 150.0)), rng.choice((1.0, 4.0)))
             limits[rng.choice(("key/openai", "tenant/acme", "global"))] = Limit(
                 concurrency=rng.randint(2, 6), units={"tokens": tokens}
             )
