@@ -27,6 +27,7 @@ class Crew:
     """Processes with all agents of `modules` each. group: what keeps each of them alive.
 
     options: of every host; names get `-0`, `-1`, ... appended, and never one a second time.
+    rolling: a process and its replacement are both there, so that their number means nothing.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Crew:
         self._group = group
         self._numbers = itertools.count()
         self._places: list[Place] = []
+        self.rolling = False
 
     @property
     def pids(self) -> list[int]:
@@ -69,6 +71,13 @@ class Crew:
 
     async def roll(self) -> bool:
         """Replace every process by a new one; say whether all new ones work."""
+        self.rolling = True
+        try:
+            return await self._roll()
+        finally:
+            self.rolling = False
+
+    async def _roll(self) -> bool:
         for old in self.active:
             if old.retired or old.over.is_set():
                 continue

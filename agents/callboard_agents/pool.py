@@ -117,8 +117,8 @@ class LocalPool:
             active = crew.active
             starting = sum(not place.ready.is_set() for place in active)
             seen = await demand.look(crew.pids, starting=starting)
-            wanted = scaler.decide(seen, len(active), time.monotonic())
-            if wanted != len(active) and crew.active == active:
+            wanted = scaler.decide(None if crew.rolling else seen, len(active), time.monotonic())
+            if wanted != len(active) and crew.active == active and not crew.rolling:
                 _LOG.info("%d processes instead of %d", wanted, len(active))
                 crew.resize(wanted)
             turn = loop.create_future()
