@@ -181,9 +181,7 @@ class Stage:
     async def process(self, **options: Any) -> AsyncIterator[Popen[bytes]]:
         """A host of `AGENTS` in a process of its own; killed at the end if it still lives."""
         given = self.options(**options)
-        arguments = [
-            f"--{name.replace('_', '-')}={getattr(given, name)}" for name in HostOptions.__slots__
-        ]
+        arguments = [f"--url={given.url}", *given.arguments()]
         process = child.start([sys.executable, "-m", "callboard_agents", str(AGENTS), *arguments])
         try:
             yield process

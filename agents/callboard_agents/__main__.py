@@ -10,15 +10,27 @@ import argparse
 import logging
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import MISSING, fields
+from typing import Any
 
+import msgspec
+
+from callboard_agents.child_limits import ChildLimits
 from callboard_agents.host_process import run_host
 from callboard_agents.loading import load
 from callboard_agents.options import HostOptions
+from callboard_agents.policy import Policy
 from callboard_agents.survey import tell_survey
 from callboard_broker.errors import BadInput, BoardUnreachable
 
 BAD_INPUT, NO_SERVER = 2, 3
+_KINDS: dict[str, Callable[[str], Any]] = {
+    "int": int,
+    "float": float,
+    "ChildLimits": msgspec.json.Decoder(ChildLimits).decode,
+    "Policy": msgspec.json.Decoder(Policy).decode,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         flag = "--" + option.name.replace("_", "-")
         required = option.default is MISSING and option.default_factory is MISSING
         required = required and not surveyed and "CALLBOARD_NATS_URL" not in os.environ
-        kind = {"int": int, "float": float}.get(str(option.type), str)
+        kind = _KINDS.get(str(option.type), str)
         parser.add_argument(flag, type=kind, required=required, default=argparse.SUPPRESS)
     parser.add_argument("--survey", action="store_true")
     parser.add_argument("--ready-fd", type=int)

@@ -6,8 +6,12 @@ import os
 import re
 import secrets
 import socket
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
+import msgspec
+
+from callboard_agents.child_limits import ChildLimits
+from callboard_agents.policy import Policy
 from callboard_broker.errors import BadInput
 from callboard_broker.subjects import SHARED_POOL, check_host, check_token
 
@@ -52,6 +56,10 @@ class HostOptions:
     """Cores that its attempts together may be promised; 0: all that this process may use."""
     memory_mb: float = 0.0
     """MiB that its attempts together may be promised; 0: all that this process may use."""
+    limits: ChildLimits = field(default_factory=ChildLimits)
+    """What holds for handlers in child processes whose agents say nothing else."""
+    policy: Policy = field(default_factory=Policy)
+    """How far the work of tenants is kept apart."""
 
     def __post_init__(self) -> None:
         check_token(self.prefix, "prefix")
@@ -68,3 +76,20 @@ class HostOptions:
                 raise BadInput(name, "must not be negative")
         if self.lease_seconds < 2 * self.beat_seconds:
             raise BadInput("lease_seconds", "must be at least two beats, or one late beat ends it")
+
+    def arguments(self) -> list[str]:
+        """The flags of `python -m callboard_agents` that mean the same.
+
+        Without the URL, which may hold a password: a command line is there for everyone to read.
+        """
+        return [
+            f"--{each.name.replace('_', '-')}={_written(getattr(self, each.name))}"
+            for each in fields(self)
+            if each.name != "url"
+        ]
+
+
+def _written(value: object) -> str:
+    if isinstance(value, ChildLimits | Policy):
+        return msgspec.json.encode(value).decode()
+    return str(value)

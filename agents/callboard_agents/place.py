@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from callboard_agents.options import HostOptions
 from callboard_broker import child
@@ -147,11 +147,8 @@ class Place:
             os.close(told)
 
     def _command(self, incarnation: str) -> list[str]:
-        command = [sys.executable, "-m", "callboard_agents", *self._modules]
-        for name, value in asdict(replace(self.options, incarnation=incarnation)).items():
-            if name != "url":
-                command.append(f"--{name.replace('_', '-')}={value}")
-        return command
+        arguments = replace(self.options, incarnation=incarnation).arguments()
+        return [sys.executable, "-m", "callboard_agents", *self._modules, *arguments]
 
     async def _report(self, incarnation: str, publisher: Publisher) -> None:
         """Tell the router that this incarnation is dead, with all that came after it."""

@@ -19,7 +19,9 @@ from callboard.cli.reaching import link_to
 from callboard.cli.screen import Cell, Screen
 from callboard.connecting import Place, locate
 from callboard_agents import HostOptions, LocalPool, load, run_host
+from callboard_agents.child_limits import ChildLimits
 from callboard_agents.options import host_name
+from callboard_agents.policy import Policy
 from callboard_agents.scaling import ScalingPolicy
 from callboard_broker.errors import BadInput
 from callboard_broker.streams import Topology
@@ -179,6 +181,8 @@ def host_options(place: Place, *, pool: str, name: str | None = None) -> HostOpt
         slots_inline=settings.agents.slots_inline,
         slots_thread=settings.agents.slots_thread,
         timeout_seconds=settings.agents.timeout_seconds,
+        limits=ChildLimits.of(settings.agents),
+        policy=Policy.of(settings.isolation),
     )
 
 
