@@ -15,6 +15,7 @@ __all__ = [
     "JournalSettings",
     "LeaseSettings",
     "LedgerSettings",
+    "MetricsSettings",
     "NatsSettings",
     "ParallelExecution",
     "PayloadSettings",
@@ -212,6 +213,17 @@ class ScalingSettings(Section):
     """MiB of memory that new processes leave free."""
 
 
+class MetricsSettings(Section):
+    """Where each process shows its metrics to Prometheus."""
+
+    port: Annotated[int, Field(ge=1, le=65_000)] | None
+    """TCP port of the endpoint; null: there is none. `callboard up` and supervisors of agents give
+    the ports after it to the processes that they start."""
+
+    address: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,253}$")]
+    """Address it listens on. 127.0.0.1, because it asks nobody for a password."""
+
+
 class ParallelExecution(Section):
     """What parallel_execution_config.yaml holds."""
 
@@ -226,3 +238,4 @@ class ParallelExecution(Section):
     ledger: LedgerSettings
     workflow: WorkflowSettings
     scaling: ScalingSettings
+    metrics: MetricsSettings

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from callboard.board_note import BoardNote, find_note
 from callboard_broker import client
+from callboard_broker.endpoint import Endpoint
 from callboard_config import Settings, load_settings
 
 __all__ = ["Place", "connect", "locate"]
@@ -26,6 +27,12 @@ class Place:
     origin: str
     settings: Settings
     note: BoardNote | None = None
+
+    @property
+    def metrics(self) -> Endpoint | None:
+        """Where the settings want metrics to be shown."""
+        wanted = self.settings.metrics
+        return None if wanted.port is None else Endpoint(wanted.port, wanted.address)
 
 
 def locate(

@@ -18,6 +18,7 @@ from callboard.census import hosts_there
 from callboard.keeper import Keeper, PartFailed
 from callboard_agents.options import host_name
 from callboard_broker.connection import open_link
+from callboard_broker.endpoint import Endpoint
 from callboard_broker.errors import ServerFailed
 from callboard_broker.server import EmbeddedServer, ServerOptions
 from callboard_broker.streams import Topology
@@ -38,6 +39,7 @@ class StackOptions:
     folder: for data and logs; created with mode 0700. url: of a server that runs already; without
     it one is started on host:port. agents: modules, each served by `processes` hosts.
     env: further environment of the Python parts. server_store, ledger_store: other directories.
+    metrics: where the first router shows them; the others follow, each at the next port.
     """
 
     folder: Path
@@ -53,11 +55,31 @@ class StackOptions:
     processes: int = 2
     drain_seconds: float = 30.0
     env: Mapping[str, str] = field(default_factory=dict)
+    metrics: Endpoint | None = None
 
     @property
     def ledger(self) -> Path:
         """The ledger's own directory."""
         return self.ledger_store or self.folder / "ledger"
+
+    @property
+    def parts(self) -> list[str]:
+        """The Python parts by name."""
+        numbers = range(1, self.routers + 1)
+        names = ["router"] if self.routers == 1 else [f"router-{n}" for n in numbers]
+        return [*names, "ledger", *(["agents"] if self.agents else [])]
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """The address of each part's metrics, if they are shown at all."""
+        first, parts = self.metrics, self.parts
+        return {} if first is None else {p: first.plus(n).url for n, p in enumerate(parts)}
+
+    def metrics_of(self, part: str) -> list[str]:
+        """The option by which a part is told where to show them."""
+        if self.metrics is None:
+            return []
+        return ["--metrics", str(self.metrics.plus(self.parts.index(part)).port)]
 
 
 class Stack:
@@ -157,16 +179,20 @@ class Stack:
         # The URL may hold a password, and a command line is there for every user to read.
         env = {**os.environ, **options.env, "CALLBOARD_NATS_URL": self.url}
         env.pop("CALLBOARD_NATS__URL", None)
-        numbers = range(1, options.routers + 1)
-        names = ["router"] if options.routers == 1 else [f"router-{n}" for n in numbers]
         keepers = [
-            Keeper(name, ["router", *place], log=self._log(name), env=env, told=self._told)
-            for name in names
+            Keeper(
+                name,
+                ["router", *place, *options.metrics_of(name)],
+                log=self._log(name),
+                env=env,
+                told=self._told,
+            )
+            for name in options.parts[: options.routers]
         ]
         keepers.append(
             Keeper(
                 "ledger",
-                ["ledger", *place, "--store", str(options.ledger)],
+                ["ledger", *place, "--store", str(options.ledger), *options.metrics_of("ledger")],
                 log=self._log("ledger"),
                 env=env,
                 told=self._told,
@@ -174,7 +200,7 @@ class Stack:
         )
         if options.agents:
             count = str(options.processes)
-            name = ["--name", self._pool]
+            name = ["--name", self._pool, *options.metrics_of("agents")]
             self._hosts = Keeper(
                 "agents",
                 ["agents", "run", *options.agents, "--processes", count, *place, *name],

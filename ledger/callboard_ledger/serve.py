@@ -11,11 +11,12 @@ import asyncio
 import logging
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from callboard_broker.connection import Connection, open_link
+from callboard_broker.endpoint import Endpoint
 from callboard_broker.errors import BadInput
 from callboard_broker.publisher import Publisher
 from callboard_broker.reader import Reader
@@ -56,6 +57,8 @@ class LedgerOptions:
     """How long an event may wait to be saved and audited."""
     batch: int = 500
     """How many events may wait to be saved and audited."""
+    metrics: Endpoint | None = None
+    """Where its metrics are shown; None: nowhere."""
 
     def __post_init__(self) -> None:
         Subjects(self.prefix)
@@ -94,7 +97,8 @@ async def run_ledger(
                 )
                 upkeep = AuditUpkeep(connection, topology, auditor, heads, created=journal[0])
                 ledger = _Ledger(options, connection, topology, store=store, upkeep=upkeep)
-                await ledger.run(stopping, ready)
+                async with ledger.shown():
+                    await ledger.run(stopping, ready)
             finally:
                 store.close()
 
@@ -129,6 +133,17 @@ class _Ledger:
         )
         self._reader: Reader | None = None
         self._sound = True  # False: an event was left half folded, so nothing is saved any more
+
+    def shown(self) -> AbstractAsyncContextManager[None]:
+        """Its metrics, whose library is imported only where they are wanted."""
+        if self._options.metrics is None:
+            return nullcontext()
+        from callboard_broker.exposition import new_registry, shown  # noqa: PLC0415  see above
+        from callboard_ledger.metrics import observe  # noqa: PLC0415  see above
+
+        registry = new_registry()
+        observe(self._position, registry)
+        return shown(self._options.metrics, registry)
 
     async def run(self, stopping: asyncio.Event, ready: Callable[[], None] | None) -> None:
         """Read, save, audit and answer until `stopping`."""

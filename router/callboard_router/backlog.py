@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from callboard_router.budget import blocked
 from callboard_router.desk import Desk
 from callboard_router.hosts import Queue
 
@@ -41,11 +42,13 @@ def backlog(desk: Desk, at_ms: int) -> list[QueueBacklog]:
         entry = found.get(queue)
         if entry is None:
             entry = found[queue] = QueueBacklog(*queue, running=desk.state.running.get(queue, 0))
+        task = desk.state.tasks.get(first)
+        if reason is None and task is not None:  # nobody has looked: what all share may be taken
+            reason = blocked(desk.state.accounts, desk.proposals.reserved, task.need, at_ms)
         if reason is not None and reason.partition("/")[0] not in _PLACES:
             entry.held += count
             continue
         entry.waiting += count
-        task = desk.state.tasks.get(first)
         if task is not None:
             entry.oldest_ms = max(entry.oldest_ms, at_ms - task.since)
     return list(found.values())

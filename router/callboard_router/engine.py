@@ -17,6 +17,7 @@ from callboard_broker.wire import (
     Budget,
     Dispatch,
     Epoch,
+    Event,
     Limit,
     Lost,
     Outcome,
@@ -47,7 +48,10 @@ _STOP_EVERY_S = 1.0
 
 
 class Engine:
-    """One router. Every `now` is its monotonic clock in seconds, `at_ms` the server's clock."""
+    """One router. Every `now` is its monotonic clock in seconds, `at_ms` the server's clock.
+
+    observer: told each event that the active router has folded, and whether it counted.
+    """
 
     def __init__(
         self,
@@ -63,6 +67,7 @@ class Engine:
         self._ticked_at = 0.0
         self._stopped_at = 0.0
         self._snapshot: Snapshot | None = None
+        self.observer: Callable[[Event, bool], None] | None = None
         self._begin(State(), subjects, policy)
 
     def _begin(self, state: State, subjects: Subjects, policy: Policy) -> None:
@@ -116,12 +121,17 @@ class Engine:
                 elif counted and isinstance(event, Lost):
                     desk.liveness.ended(event.task)
                 desk.proposals.resolve(event)
+            if self.observer is not None and self.tenure.leads_on:
+                self.observer(event, counted)
         if state.fresh:
-            if self.tenure.leads_on:
-                desk.agenda.take_fresh()
-            else:
-                state.fresh.clear()  # whoever begins to lead looks at everything
-                state.accounts.freed.clear()
+            self._take_fresh()
+
+    def _take_fresh(self) -> None:
+        if self.tenure.leads_on:
+            self.desk.agenda.take_fresh()
+        else:
+            self.state.fresh.clear()  # whoever begins to lead looks at everything
+            self.state.accounts.freed.clear()
 
     def _ended(self, event: Outcome) -> None:
         queue = self.desk.liveness.ended(event.task)

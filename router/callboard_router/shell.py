@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -21,6 +21,7 @@ import msgspec
 from callboard_broker.batch import GUARD_FAILED, GuardedWriter, is_clustered
 from callboard_broker.blobs import Blobs
 from callboard_broker.connection import ApiError, Connection, open_link
+from callboard_broker.endpoint import Endpoint
 from callboard_broker.errors import (
     BadInput,
     BoardUnreachable,
@@ -69,7 +70,8 @@ _STOPS_IN_MESSAGE = 1000
 class RouterOptions:
     """url: the NATS server. name: a token, unique to this process. replicas: of new streams.
 
-    upkeep: when snapshots are taken, and how long the journal is kept.
+    upkeep: when snapshots are taken, and how long the journal is kept. metrics: where they are
+    shown; None: nowhere.
     """
 
     url: str
@@ -79,6 +81,7 @@ class RouterOptions:
     replicas: int = 1
     connect_seconds: float = 5.0
     upkeep: UpkeepOptions = field(default_factory=UpkeepOptions)
+    metrics: Endpoint | None = None
 
 
 @dataclass(slots=True)
@@ -265,6 +268,18 @@ class _Shell:
         self.group.create_task(work, name=name)
 
 
+def _shown(
+    endpoint: Endpoint, engine: Engine, connection: Connection
+) -> AbstractAsyncContextManager[None]:
+    """Its metrics, whose library is imported only where they are wanted."""
+    from callboard_broker.exposition import new_registry, shown  # noqa: PLC0415  see above
+    from callboard_router.metrics import observe  # noqa: PLC0415  see above
+
+    registry = new_registry()
+    observe(engine, registry, connection.server_now_ms)
+    return shown(endpoint, registry)
+
+
 async def run_router(options: RouterOptions, *, ready: Callable[[], None] | None = None) -> None:
     """Run one router until it is cancelled. ready: called when it has read the whole journal.
 
@@ -280,6 +295,8 @@ async def run_router(options: RouterOptions, *, ready: Callable[[], None] | None
         await ensure_streams(connection, topology)
         blobs = Blobs(connection, topology)
         engine = Engine(options.name, subjects, policy)
+        if options.metrics is not None:
+            await stack.enter_async_context(_shown(options.metrics, engine, connection))
         state = await starting_state(connection, topology, blobs)
         if state is not None:
             _log.info("router %s starts from the snapshot at %d", options.name, state.seq)

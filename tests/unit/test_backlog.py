@@ -46,6 +46,17 @@ def test_what_waits_for_a_slot_is_not_mixed_with_what_waits_for_a_budget(bench: 
     assert 0 < found["review"].waiting < 60
 
 
+def test_what_waits_while_the_budget_of_all_is_taken_is_held(bench: Bench):
+    bench.limit(**{"global": Limit(concurrency=2)})
+    bench.beat("h", offer("review", slots=9))
+    for _ in range(2):
+        bench.run(bench.task("review"), ("shared", "review"))
+    for tenant in ("acme", "blue", "coral"):
+        bench.task("review", tenant=tenant)
+    found = seen(bench)
+    assert (found["review"].waiting, found["review"].held) == (0, 3)
+
+
 def test_a_capability_is_counted_in_the_queue_above_that_serves_it(bench: Bench):
     bench.beat("h", offer("review", slots=1))
     for _ in range(60):

@@ -10,7 +10,7 @@ import typer
 from callboard.board_note import FOLDER
 from callboard.cli.logs import start_logging
 from callboard.cli.loop import run
-from callboard.cli.options import Nats, Prefix, new_app
+from callboard.cli.options import Metrics, Nats, Prefix, new_app
 from callboard.cli.ready import ReadyTo, teller
 from callboard.connecting import Place, locate
 from callboard_broker.collecting import collect_rarely
@@ -33,11 +33,12 @@ def ledger(
         Path | None,
         typer.Option(metavar="DIR", help="Its own directory.", show_default=False),
     ] = None,
+    metrics: Metrics = None,
     ready_fd: ReadyTo = None,
 ) -> None:
     """Run the ledger: it answers `status` and `list` and writes the audit log. Ends on SIGTERM."""
     start_logging()
-    options = ledger_options(locate(nats, prefix), store)
+    options = ledger_options(locate(nats, prefix, overrides={"metrics.port": metrics}), store)
     collect_rarely()
     run(run_ledger(options, ready=teller(ready_fd)))
 
@@ -52,4 +53,5 @@ def ledger_options(place: Place, store: Path | None = None) -> LedgerOptions:
         store=store or settings.store or Path(FOLDER, "ledger"),
         flush_seconds=settings.flush_seconds,
         batch=settings.batch,
+        metrics=place.metrics,
     )

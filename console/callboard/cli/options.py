@@ -12,6 +12,7 @@ __all__ = [
     "Capability",
     "Json",
     "Key",
+    "Metrics",
     "Nats",
     "Owner",
     "Prefix",
@@ -42,6 +43,17 @@ Prefix = Annotated[
     str | None,
     typer.Option(
         "--prefix", metavar="NAME", help="The board's prefix of subjects.", show_default=False
+    ),
+]
+Metrics = Annotated[
+    int | None,
+    typer.Option(
+        "--metrics",
+        metavar="PORT",
+        min=1,
+        max=65_000,
+        help="Show metrics to Prometheus at this port.",
+        show_default=False,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="For machines: JSON on stdout.")]

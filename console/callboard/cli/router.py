@@ -9,7 +9,7 @@ import typer
 from callboard.budgets import limits
 from callboard.cli.logs import start_logging
 from callboard.cli.loop import run_until_told
-from callboard.cli.options import Nats, Prefix, new_app
+from callboard.cli.options import Metrics, Nats, Prefix, new_app
 from callboard.cli.ready import ReadyTo, teller
 from callboard.connecting import Place, locate
 from callboard_agents.options import host_name
@@ -37,11 +37,12 @@ def router(
         str | None,
         typer.Option(metavar="NAME", help="Unlike any other router's.", show_default=False),
     ] = None,
+    metrics: Metrics = None,
     ready_fd: ReadyTo = None,
 ) -> None:
     """Run a router, the part that decides who works on what. Ends on SIGTERM."""
     start_logging()
-    options = router_options(locate(nats, prefix), name)
+    options = router_options(locate(nats, prefix, overrides={"metrics.port": metrics}), name)
     collect_rarely()
     run_until_told(run_router(options, ready=teller(ready_fd)))
 
@@ -83,4 +84,5 @@ def router_options(place: Place, name: str | None = None) -> RouterOptions:
             snapshot_seconds=settings.router.snapshot_seconds,
             retention_days=settings.journal.retention_days,
         ),
+        metrics=place.metrics,
     )

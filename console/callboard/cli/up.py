@@ -14,7 +14,7 @@ from callboard.board_note import FOLDER, leave_note, read_note, remove_note
 from callboard.budgets import limits
 from callboard.cli.asking import at_once
 from callboard.cli.loop import run
-from callboard.cli.options import Json, Nats, Prefix, new_app
+from callboard.cli.options import Json, Metrics, Nats, Prefix, new_app
 from callboard.cli.screen import Screen
 from callboard.connecting import Place, locate
 from callboard.stack import Stack, StackOptions
@@ -54,12 +54,13 @@ def up(  # noqa: PLR0913  each is an option of the command
         int, typer.Option("--processes", "-n", min=1, max=1000, help="Hosts of those agents.")
     ] = 2,
     standby: Annotated[bool, typer.Option("--standby", help="Run a second router.")] = False,
+    metrics: Metrics = None,
     nats: Nats = None,
     prefix: Prefix = None,
     json: Json = False,
 ) -> None:
     """Start a board here: a NATS server, a router, a ledger and, if named, agents."""
-    given: dict[str, object] = {"nats.embedded.port": port}
+    given: dict[str, object] = {"nats.embedded.port": port, "metrics.port": metrics}
     if store is not None:  # for all data: a directory that the settings name for a part yields
         given |= {"nats.embedded.store": store / "nats", "ledger.store": store / "ledger"}
     place = locate(nats, prefix, overrides=given)
@@ -86,6 +87,7 @@ def up(  # noqa: PLR0913  each is an option of the command
         agents=agents or (),
         processes=processes,
         drain_seconds=settings.agents.drain_seconds,
+        metrics=place.metrics,
     )
     run(_up(options, place, Screen(json=json)))
 
@@ -179,6 +181,7 @@ def _greet(screen: Screen, stack: Stack, place: Place) -> None:
                 "parts": stack.parts,
                 "budgets": budgets,
                 "store": str(stack.options.folder),
+                "metrics": stack.options.shown,
             }
         )
         return
@@ -190,6 +193,8 @@ def _greet(screen: Screen, stack: Stack, place: Place) -> None:
         if name.startswith("tenant/"):
             screen.line(f"  {'':<12} {limit} of {name.removeprefix('tenant/')}")
     screen.line(f"  {'data, logs':<12} {stack.options.folder}")
+    for part, url in stack.options.shown.items():
+        screen.line(f"  {'metrics':<12} {url} ({part})")
     screen.line()
     screen.line("go on, in another terminal:")
     if not stack.options.agents:

@@ -1,0 +1,125 @@
+"""What processes show to Prometheus: few labels, and only while somebody wants it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from urllib.request import urlopen
+
+import pytest
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.parser import text_string_to_metric_families
+
+from callboard_broker.endpoint import Endpoint
+from callboard_broker.errors import BadInput
+from callboard_broker.exposition import Bounded, OnLoop, new_registry, shown
+from callboard_broker.wire import Failure, Limit, Outcome, encode
+from callboard_router.desk import Policy
+from callboard_router.metrics import observe
+from tests.simulation.leader import Leader
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def values(text: str) -> dict[tuple[str, ...], float]:
+    """Each sample by its name and the values of its labels, in their alphabetical order."""
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+async def scraped(registry: CollectorRegistry) -> dict[tuple[str, ...], float]:
+    endpoint = Endpoint(free_port())
+
+    def get() -> str:
+        with urlopen(endpoint.url) as answer:  # noqa: S310  http, of this machine
+            text: str = answer.read().decode()
+            return text
+
+    async with shown(endpoint, registry):
+        return values(await asyncio.to_thread(get))
+
+
+async def test_an_endpoint_shows_the_process_and_what_its_loop_gathers():
+    async def gather() -> list[Metric]:
+        asyncio.get_running_loop()
+        return [GaugeMetricFamily("callboard_things", "Things", 7)]
+
+    registry = new_registry()
+    registry.register(OnLoop(gather))
+    found = await scraped(registry)
+    assert found["callboard_things",] == 7
+    assert found["process_resident_memory_bytes",] > 1e6
+
+
+async def test_a_taken_port_is_named():
+    endpoint = Endpoint(free_port())
+    async with shown(endpoint, new_registry()):
+        with pytest.raises(BadInput, match=str(endpoint.port)):
+            async with shown(endpoint, new_registry()):
+                pass
+
+
+def test_names_beyond_a_number_are_one_label():
+    name = Bounded(2)
+    assert [name(one) for one in ("a", "b", "c", "a", "d")] == ["a", "b", "other", "a", "other"]
+
+
+def ended(led: Leader, task: str, seconds: float) -> None:
+    """Its handler began ten milliseconds after the dispatch and ran so long."""
+    dispatch = led.dispatched[task]
+    start = led.at_ms + 10
+    end = start + int(seconds * 1000)
+    outcome = Outcome(task, dispatch.attempt, dispatch.secret, "h", start, end)
+    led.store("cb.run.acme.outcome.0", encode(outcome))
+
+
+async def test_the_active_router_shows_what_waits_runs_and_has_ended():
+    led = Leader(Policy(limits={"global": Limit(concurrency=2)})).lead()
+    led.host("h", "plan", slots=9)
+    registry = CollectorRegistry()
+    observe(led.engine, registry, lambda: led.at_ms)
+    tasks = [led.post() for _ in range(3)]
+    led.post(capability="nobody.does")
+    led.now += 2.0
+    led.beat()
+    led.turn()
+    found = await scraped(registry)
+    assert found["callboard_budget_in_use", "global"] == 2
+    assert found["callboard_budget_limit", "global"] == 2
+    assert found["callboard_queue_held", "plan", "shared"] == 1
+    assert found["callboard_queue_running", "plan", "shared"] == 2
+    ended(led, tasks[0], 0.5)
+    ended(led, tasks[0], 0.5)
+    led.finish(tasks[1], error=Failure("Oops", "no", final=True))
+    led.turn()
+    found = await scraped(registry)
+    assert found["callboard_router_active",] == 1
+    assert found["callboard_tasks", "running"] == 1
+    assert found["callboard_tasks_ended_total", "succeeded"] == 1
+    assert found["callboard_tasks_ended_total", "failed"] == 1
+    assert found["callboard_queue_waiting", "nobody.does", "shared"] == 1
+    assert found["callboard_queue_oldest_seconds", "nobody.does", "shared"] == 2
+    assert found["callboard_outcomes_fenced_total",] == 1
+    assert found["callboard_task_wait_seconds_count", "plan"] == 3
+    assert found["callboard_task_handoff_seconds_sum", "plan"] == pytest.approx(0.01)
+    assert found["callboard_task_run_seconds_sum", "plan"] == 0.5
+
+
+async def test_a_standby_shows_only_that_it_is_one():
+    led = Leader(Policy(limits={}))
+    registry = CollectorRegistry()
+    observe(led.engine, registry, lambda: led.at_ms)
+    led.post()
+    found = await scraped(registry)
+    assert found["callboard_router_active",] == 0
+    assert found["callboard_router_position",] == 1
+    assert ("callboard_tasks", "waiting") not in found
