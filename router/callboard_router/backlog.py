@@ -37,13 +37,14 @@ def backlog(desk: Desk, at_ms: int) -> list[QueueBacklog]:
     for queue, (slots, hosts) in desk.capacity.items():
         running = desk.state.running.get(queue, 0)
         found[queue] = QueueBacklog(*queue, running=running, slots=slots, hosts=hosts)
-    for asked, reason, count, first in desk.agenda.waiting.lanes():
+    for asked, parked, count, first in desk.agenda.waiting.lanes():
         queue = _serving(desk, asked)
         entry = found.get(queue)
         if entry is None:
             entry = found[queue] = QueueBacklog(*queue, running=desk.state.running.get(queue, 0))
         task = desk.state.tasks.get(first)
-        if reason is None and task is not None:  # nobody has looked: what all share may be taken
+        reason = parked
+        if parked is None and task is not None:  # nobody has looked: what all share may be taken
             reason = blocked(desk.state.accounts, desk.proposals.reserved, task.need, at_ms)
         if reason is not None and reason.partition("/")[0] not in _PLACES:
             entry.held += count
