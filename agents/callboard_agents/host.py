@@ -20,12 +20,14 @@ from callboard_agents.agent import Agent
 from callboard_agents.attempts import Attempts, Life
 from callboard_agents.beats import Beats, Said
 from callboard_agents.clock import lease_now
+from callboard_agents.context import HostSide
 from callboard_agents.intake import Intake
 from callboard_agents.lane import Lane
 from callboard_agents.mailbox import Mailbox
 from callboard_agents.options import HostOptions
 from callboard_agents.outcomes import Outcomes
 from callboard_agents.payloads import Payloads
+from callboard_agents.reports import Reports
 from callboard_agents.resources import Resources
 from callboard_agents.running import Running
 from callboard_agents.spawning import Children
@@ -69,6 +71,7 @@ class Host:
         ]
         self._beats: Beats | None = None
         self._draining = asyncio.Event()
+        self._closed = False
         self._alive = asyncio.Event()
         self._ready = asyncio.Event()
         self._running: Running | None = None
@@ -122,14 +125,13 @@ class Host:
         options = self.options
         subjects = Subjects(options.prefix)
         self._outcomes = outcomes = Outcomes(publisher, self.attempts)
+        payloads = Payloads(connection, Topology(subjects))
         self._running = running = Running(
-            connection,
-            subjects,
-            outcomes,
-            Payloads(connection, Topology(subjects)),
+            payloads,
+            Reports(connection, subjects, outcomes, payloads, options),
             group,
-            options=options,
-            spawn=children.spawn,
+            inline=HostSide(room=connection.drained, spawn=children.spawn),
+            threaded=HostSide(spawn=children.spawn, loop=asyncio.get_running_loop()),
         )
         intake = Intake(connection, options, self.attempts, running, group)
         lanes = {lane.agent.capability: lane for lane in self._lanes}
@@ -144,8 +146,7 @@ class Host:
             finished = True
         finally:
             await beats.stop(gone=finished and not running)
-            for lane in self._lanes:
-                lane.close()
+            running.close()
 
     async def _serve(self, intake: Intake, beats: Beats) -> None:
         """Read all queues until drained; what is delivered until the last is closed, runs."""
@@ -157,10 +158,11 @@ class Host:
             ]
             tasks += [group.create_task(intake.learn()), group.create_task(self._await(opened))]
             await self._draining.wait()
-            beats.soon()
             for task in tasks:
                 task.cancel()
         intake.close()
+        self._closed = True
+        beats.soon()
 
     async def _await(self, opened: list[asyncio.Event]) -> None:
         for event in [self._alive, *opened]:
@@ -197,7 +199,7 @@ class Host:
     def _says(self, measured: Measured) -> Said:
         self.resources.measured(measured)
         parts: dict[str, int] = {}
-        if not self._draining.is_set():
+        if not self._closed:
             slots = {lane.agent.capability: lane.slots for lane in self._lanes}
             parts = self.resources.divide(slots, time.monotonic())
         offers = [lane.offer(parts.get(lane.agent.capability, 0)) for lane in self._lanes]

@@ -1,4 +1,4 @@
-"""One agent on one host: its slots, its threads, its claim to CPU and memory, and what fills them.
+"""One agent on one host: its slots, its claim to CPU and memory, and what fills them.
 
 Dispatches come by the pull of the shared queue and by the host's mailbox, which know nothing of
 each other; what finds no free slot, or no room, waits in a line, so that no more ever run.
@@ -13,7 +13,6 @@ from typing import Any
 from callboard_agents.agent import Agent
 from callboard_agents.options import HostOptions
 from callboard_agents.resources import Claim
-from callboard_agents.threads import Threads
 from callboard_broker.pull import Pull
 from callboard_broker.wire import Offer
 
@@ -35,11 +34,9 @@ class Lane:
     ) -> None:
         self.agent = agent
         self.timeout = agent.timeout or options.timeout_seconds
-        self.threads: Threads | None = None
         self.slots = agent.slots or options.slots_inline
         if agent.isolation == "thread":
             self.slots = agent.slots or options.slots_thread
-            self.threads = Threads(self.slots, agent.capability)
         self.pull: Pull | None = None
         self.claim = claim
         claim.freed = self.advance
@@ -100,8 +97,3 @@ class Lane:
         """Ask for as many dispatches as there are free slots."""
         if self.pull is not None:
             self.pull.refill()
-
-    def close(self) -> None:
-        """Let the threads end."""
-        if self.threads is not None:
-            self.threads.close()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from callboard_agents.attempts import Life
 from callboard_agents.context import Context
 from callboard_agents.failures import cancelled, heartbeat_missed, timed_out
 from callboard_agents.lane import Lane
 from callboard_broker.wire import Dispatch, Failure
+
+if TYPE_CHECKING:
+    from callboard_agents.executors import Executor
 
 __all__ = ["Run", "Stop"]
 
@@ -27,6 +30,7 @@ class Run:
         "context",
         "dispatch",
         "ended",
+        "executor",
         "lane",
         "life",
         "reason",
@@ -38,6 +42,8 @@ class Run:
         "timer",
         "watch",
     )
+
+    executor: Executor
 
     def __init__(self, lane: Lane, dispatch: Dispatch, tenant: str, life: Life) -> None:
         self.lane = lane

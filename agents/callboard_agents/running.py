@@ -1,9 +1,9 @@
 """The attempts that run now: from their start to the outcome, or to the order to stop.
 
-An async handler is one task of the host's loop. A plain one is a call in a thread of its lane,
-which cannot be stopped: it is told (`ctx.cancelled`), its outcome is decided without it, and its
-slot stays taken until it really returns. A coroutine that ignores its cancellation fares the same.
-What a handler returns or raises after it was told to stop no longer matters.
+How one runs is its executor's affair: on the host's loop, in a thread, or in a child process, by
+the stricter of what its agent declares and its tenant demands. Here are its timers and its end: a
+handler that is told to stop has a moment to do so, then it is killed, or reported without. What it
+returns or raises after it was told no longer matters, and its slot stays taken until it has ended.
 """
 
 from __future__ import annotations
@@ -14,58 +14,47 @@ import logging
 import time
 from collections.abc import Set as AbstractSet
 
-from msgspec import UNSET, Raw
+from msgspec import UNSET
 
 from callboard_agents.attempts import Life
 from callboard_agents.context import Context, HostSide
-from callboard_agents.failures import bad_result, failure_of
+from callboard_agents.executors import Executor
+from callboard_agents.failures import failure_of
+from callboard_agents.inline import Inline
 from callboard_agents.lane import Lane
-from callboard_agents.news import News
-from callboard_agents.options import HostOptions
-from callboard_agents.outcomes import Outcomes
 from callboard_agents.payloads import Payloads
+from callboard_agents.reports import Reports
 from callboard_agents.run import Run, Stop
-from callboard_agents.spawning import Spawner
-from callboard_broker.bounds import check_size
-from callboard_broker.connection import Connection
-from callboard_broker.encoding import encode_payload
-from callboard_broker.errors import BadInput, CallboardError
-from callboard_broker.subjects import Subjects
-from callboard_broker.wire import BlobRef, Dispatch, Failure, Outcome, encode
+from callboard_agents.threads import Threaded
+from callboard_broker.wire import Dispatch, Failure
 
 __all__ = ["Running"]
 
-_MAX_RESULT = 64 * 1024 * 1024  # what the reader of a blob accepts
 _GRACE_SECONDS = 1.0  # for a handler to clean up once it was told to stop, before the outcome
-_NOTHING: dict[str, float] = {}
 _LOG = logging.getLogger("callboard.host")
 
 
 class Running:
-    """All attempts that run on this host."""
+    """All attempts that run on this host. inline, threaded: what contexts need of it there."""
 
     def __init__(
         self,
-        connection: Connection,
-        subjects: Subjects,
-        outcomes: Outcomes,
         payloads: Payloads,
+        reports: Reports,
         group: asyncio.TaskGroup,
         *,
-        options: HostOptions,
-        spawn: Spawner,
+        inline: HostSide,
+        threaded: HostSide,
     ) -> None:
-        self._connection = connection
-        self._subjects = subjects
-        self._outcomes = outcomes
         self._payloads = payloads
+        self._reports = reports
         self._group = group
-        self._news = News(connection, subjects, options.name)
-        self._host = options.name
-        self._blob_bytes = options.blob_bytes
         self._loop = asyncio.get_running_loop()
-        self._inline = HostSide(room=connection.drained, spawn=spawn)
-        self._threaded = HostSide(spawn=spawn, loop=self._loop)
+        self._sides = {"inline": inline, "thread": threaded}
+        self._executors: dict[str, Executor] = {
+            "inline": Inline(self, group),
+            "thread": Threaded(self),
+        }
         self._runs: set[Run] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -84,14 +73,14 @@ class Running:
         if not self._runs:
             self._idle.clear()
         self._runs.add(run)
-        run.started_at = self._connection.server_now_ms()
+        run.started_at = self._reports.now_ms()
+        run.executor = self._executors[lane.agent.isolation]
         run.timer = self._loop.call_later(run.timeout, self._late, run)
-        if lane.agent.takes_context or lane.threads is not None or dispatch.heartbeat is not None:
-            run.context = self._context(run)
-        if lane.threads is not None and dispatch.payload is not UNSET:
-            self._submit(run, dispatch.payload)
+        self._prepare(run)
+        if dispatch.payload is not UNSET:
+            run.executor.start(run, dispatch.payload)
         else:
-            run.task = self._group.create_task(self._work(run))
+            run.task = self._group.create_task(self._fetch(run))
 
     def stop(self, why: Stop, life: Life | None = None) -> None:
         """Stop what runs (of `life` only) and never report it."""
@@ -106,54 +95,59 @@ class Running:
             if (run.dispatch.task, run.dispatch.attempt) in wanted:
                 self._ask_to_stop(run, "cancel", reason)
 
+    def close(self) -> None:
+        """Let the threads end."""
+        for executor in self._executors.values():
+            executor.close()
+
     # -- one attempt
 
-    async def _work(self, run: Run) -> None:
-        data: bytes | None = None
-        failure: Failure | None = None
-        agent = run.lane.agent
+    def _prepare(self, run: Run) -> None:
+        """Make the context of a handler that may use one, or must be heard."""
+        dispatch, agent = run.dispatch, run.lane.agent
+        inline = agent.isolation == "inline"
+        if inline and not agent.takes_context and dispatch.heartbeat is None:
+            return
+        run.context = Context(
+            task=dispatch.task,
+            attempt=dispatch.attempt,
+            tenant=run.tenant,
+            capability=dispatch.capability or agent.capability,
+            deadline=time.monotonic() + run.timeout,
+            secret=dispatch.secret,
+            tell=functools.partial(self._progress, run),
+            host=self._sides[agent.isolation],
+        )
+
+    async def _fetch(self, run: Run) -> None:
+        """Start the attempt with a payload that is not in its dispatch."""
         try:
-            given = run.dispatch.payload
-            payload = given if given is not UNSET else await self._payloads.read(run.dispatch)
-            if run.lane.threads is not None:
-                run.task = None
-                self._submit(run, payload)
-                return
-            self._begun(run)
-            result = agent.start(payload, run.context)
-            if agent.is_async:
-                result = await result
-            data, failure = _encode(result)
+            payload = await self._payloads.read(run.dispatch)
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if run.stop is None and task is not None and task.cancelling():
+            if run.stop is None:
                 raise  # the host itself is ending
-            failure = failure_of(error)
-        except BaseException as error:  # noqa: BLE001  whatever a handler raises is its outcome
-            failure = failure_of(error)
-        self._end(run, data, failure)
+            self.ended(run, None, failure_of(error))
+        except Exception as error:  # noqa: BLE001  whatever is wrong with a payload is the outcome
+            self.ended(run, None, failure_of(error))
+        else:
+            run.task = None
+            if run.stop is None:
+                run.executor.start(run, payload)
+            else:  # told in this very moment
+                self.ended(run, None, None)
 
-    def _submit(self, run: Run, payload: bytes | Raw) -> None:
-        if run.lane.threads is not None:
-            self._begun(run)
-            run.lane.threads.submit(functools.partial(self._call, run, payload))
+    # -- what executors tell
 
-    def _call(self, run: Run, payload: bytes | Raw) -> None:
-        """In a thread of the lane."""
-        data: bytes | None = None
-        try:
-            data, failure = _encode(run.lane.agent.start(payload, run.context))
-        except BaseException as error:  # noqa: BLE001  whatever a handler raises is its outcome
-            failure = failure_of(error)
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._end_call, run, data, failure)
+    def begun(self, run: Run) -> None:
+        """The handler runs now."""
+        dispatch = run.dispatch
+        self._reports.news.begun(run.tenant, dispatch)
+        if dispatch.heartbeat is not None and run.context is not None:
+            run.context.heard_at = time.monotonic()
+            run.watch = self._loop.call_later(dispatch.heartbeat, self._listen, run)
 
-    def _end_call(self, run: Run, data: bytes | None, failure: Failure | None) -> None:
-        if run.lane.threads is not None:
-            run.lane.threads.freed()
-        self._end(run, data, failure)
-
-    def _end(self, run: Run, data: bytes | None, failure: Failure | None) -> None:
+    def ended(self, run: Run, data: bytes | None, failure: Failure | None) -> None:
+        """The handler has ended; what it returned counts, unless it was told to stop before."""
         if run.timer is not None:
             run.timer.cancel()
         if run.watch is not None:
@@ -165,10 +159,14 @@ class Running:
         run.ended = True
         if run.stop is not None:
             data, failure = None, run.failure()
-        if data is not None and len(data) > self._blob_bytes:
+        if data is not None and not self._reports.fits(data):
             run.task = self._group.create_task(self._report_long(run, data))
             return
-        self._send(run, data, None, failure)
+        self._reports.outcome(run, data, failure)
+        self._forget(run)
+
+    async def _report_long(self, run: Run, data: bytes) -> None:
+        await self._reports.long_outcome(run, data)
         self._forget(run)
 
     def _forget(self, run: Run) -> None:
@@ -193,7 +191,7 @@ class Running:
             self._ask_to_stop(run, "heartbeat")
 
     def _ask_to_stop(self, run: Run, why: Stop, reason: str = "") -> None:
-        """Tell it once; what does not end then is reported without it."""
+        """Tell it once; what does not end then is killed, or reported without it."""
         if run.stop is not None or run.ended:
             return
         run.reason = reason
@@ -203,87 +201,28 @@ class Running:
         run.timer = self._loop.call_later(_GRACE_SECONDS, self._give_up, run)
 
     def _give_up(self, run: Run) -> None:
-        if not run.ended:
-            run.ended = True
-            _LOG.error(
-                "task %s does not end when told to (%s); its slot stays taken until it does",
-                run.dispatch.task,
-                run.stop,
-            )
-            self._send(run, None, None, run.failure())
+        if run.ended:
+            return
+        run.ended = True
+        _LOG.error(
+            "task %s does not end when told to (%s); its slot stays taken until it does",
+            run.dispatch.task,
+            run.stop,
+        )
+        self._reports.outcome(run, None, run.failure())
 
     def _tell_to_stop(self, run: Run, why: Stop) -> None:
         run.stop = why
         if run.context is not None:
             run.context.cancel()
+        run.executor.stop(run)
         if run.task is not None:
-            # Not at once: a task that is cancelled before its first step never reaches `_end`.
+            # Not at once: a task that is cancelled before its first step never reaches its end.
             self._loop.call_soon(run.task.cancel)
 
-    # -- what it says
-
-    async def _report_long(self, run: Run, data: bytes) -> None:
-        try:
-            blob = await self._payloads.write(data)
-        except asyncio.CancelledError:
-            if run.stop is None:
-                raise
-        except (LookupError, CallboardError) as error:
-            self._send(run, None, None, failure_of(error))
-        else:
-            self._send(run, None, blob, None)
-        self._forget(run)
-
-    def _send(
-        self, run: Run, data: bytes | None, blob: BlobRef | None, failure: Failure | None
-    ) -> None:
-        dispatch = run.dispatch
-        outcome = Outcome(
-            dispatch.task,
-            dispatch.attempt,
-            dispatch.secret,
-            self._host,
-            run.started_at,
-            self._connection.server_now_ms(),
-            UNSET if data is None else Raw(data),
-            blob,
-            failure,
-            _NOTHING if run.context is None else run.context.used,
-        )
-        subject = self._subjects.run(run.tenant, "outcome", dispatch.shard)
-        self._outcomes.send(run.life, (dispatch.task, dispatch.attempt), subject, encode(outcome))
-
-    def _begun(self, run: Run) -> None:
-        dispatch = run.dispatch
-        self._news.begun(run.tenant, dispatch)
-        if dispatch.heartbeat is not None and run.context is not None:
-            run.context.heard_at = time.monotonic()
-            run.watch = self._loop.call_later(dispatch.heartbeat, self._listen, run)
-
-    def _context(self, run: Run) -> Context:
-        dispatch = run.dispatch
-        return Context(
-            task=dispatch.task,
-            attempt=dispatch.attempt,
-            tenant=run.tenant,
-            capability=dispatch.capability or run.lane.agent.capability,
-            deadline=time.monotonic() + run.timeout,
-            secret=dispatch.secret,
-            tell=functools.partial(self._progress, run),
-            host=self._inline if run.lane.threads is None else self._threaded,
-        )
-
     def _progress(self, run: Run, value: bytes) -> None:
-        if run.lane.threads is None:
-            self._news.progress(run.tenant, run.dispatch, value)
+        news = self._reports.news
+        if run.lane.agent.isolation == "inline":
+            news.progress(run.tenant, run.dispatch, value)
         elif not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._news.progress, run.tenant, run.dispatch, value)
-
-
-def _encode(result: object) -> tuple[bytes | None, Failure | None]:
-    try:
-        data = encode_payload(result, field="result")
-        check_size(data, _MAX_RESULT, "result")
-    except BadInput as error:
-        return None, bad_result(error)
-    return data, None
+            self._loop.call_soon_threadsafe(news.progress, run.tenant, run.dispatch, value)

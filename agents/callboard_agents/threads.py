@@ -6,12 +6,23 @@ returns would then keep a drained host alive for ever. These are daemons.
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
+import functools
 import queue
 import threading
 from collections.abc import Callable
 
-__all__ = ["Threads"]
+from msgspec import Raw
+
+from callboard_agents.executors import Watching
+from callboard_agents.failures import failure_of
+from callboard_agents.lane import Lane
+from callboard_agents.results import encode_result
+from callboard_agents.run import Run
+from callboard_broker.wire import Failure
+
+__all__ = ["Threaded", "Threads"]
 
 
 class Threads:
@@ -46,3 +57,53 @@ class Threads:
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
             contextvars.Context().run(call)
+
+
+class Threaded:
+    """The executor of thread agents: each lane has threads of its own.
+
+    A call in a thread cannot be stopped, only told (`ctx.cancelled`); its slot stays taken until it
+    really returns.
+    """
+
+    def __init__(self, watching: Watching) -> None:
+        self._watching = watching
+        self._loop = asyncio.get_running_loop()
+        self._of: dict[Lane, Threads] = {}
+
+    def start(self, run: Run, payload: bytes | Raw) -> None:
+        """Call the handler in a thread of its lane."""
+        lane = run.lane
+        threads = self._of.get(lane)
+        if threads is None:
+            threads = self._of[lane] = Threads(lane.slots, lane.agent.capability)
+        self._watching.begun(run)
+        threads.submit(functools.partial(self._call, threads, run, payload))
+
+    def stop(self, run: Run) -> None:
+        """The context tells it."""
+
+    def kill(self, run: Run) -> bool:  # noqa: ARG002  an executor's interface
+        """Say that it cannot be done."""
+        return False
+
+    def close(self) -> None:
+        """Let the threads end."""
+        for threads in self._of.values():
+            threads.close()
+
+    def _call(self, threads: Threads, run: Run, payload: bytes | Raw) -> None:
+        """In a thread of the lane."""
+        data: bytes | None = None
+        try:
+            data, failure = encode_result(run.lane.agent.start(payload, run.context))
+        except BaseException as error:  # noqa: BLE001  whatever a handler raises is its outcome
+            failure = failure_of(error)
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._ended, threads, run, data, failure)
+
+    def _ended(
+        self, threads: Threads, run: Run, data: bytes | None, failure: Failure | None
+    ) -> None:
+        threads.freed()
+        self._watching.ended(run, data, failure)
