@@ -42,6 +42,7 @@ from callboard_broker.posts import (
     Undo,
     Unit,
     Version,
+    Word,
 )
 
 __all__ = [
@@ -86,6 +87,7 @@ __all__ = [
     "Terms",
     "Timeouts",
     "Undo",
+    "Usage",
     "decode_beat",
     "decode_command",
     "decode_event",
@@ -165,10 +167,20 @@ class Dispatch(msgspec.Struct, frozen=True, tag_field="kind", tag="dispatch", om
     v: Version = SCHEMA
 
 
+class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a child process used, as the kernel counted it. cpu_s, wall_s: seconds. memory_mb: its
+    peak, beyond what it had when its task came."""
+
+    cpu_s: Annotated[float, Meta(ge=0)] = 0.0
+    memory_mb: Annotated[float, Meta(ge=0)] = 0.0
+    wall_s: Annotated[float, Meta(ge=0)] = 0.0
+
+
 class Outcome(msgspec.Struct, frozen=True, tag_field="kind", tag="outcome", omit_defaults=True):
     """What a host says of an attempt that it ran: a result (or its blob), or an error.
 
-    used: what it used of the units that it reserved, or of others.
+    used: what it used of the units that it reserved, or of others. layers: what kept its handler
+    apart from the host, and usage: what that handler took, if it ran in a child process.
     """
 
     task: str
@@ -181,6 +193,8 @@ class Outcome(msgspec.Struct, frozen=True, tag_field="kind", tag="outcome", omit
     blob: BlobRef | None = None
     error: Failure | None = None
     used: Annotated[dict[Unit, Amount], Meta(max_length=16)] = {}
+    layers: Annotated[list[Word], Meta(max_length=16)] = []
+    usage: Usage | None = None
     v: Version = SCHEMA
 
 
