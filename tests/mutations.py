@@ -58,8 +58,8 @@ _ROUTER = "router/callboard_router"
 MUTATIONS = [
     *_of(
         f"{_ROUTER}/accounts.py",
-        ("in_use[key] = in_use.get(key, 0) + 1", "in_use[key] = in_use.get(key, 0) + 2"),
-        ("left = in_use.get(key, 0) - 1", "left = in_use.get(key, 0)"),
+        ("in_use[key] = in_use.get(key, 0) + 1", "in_use[key] += 2"),
+        ("left = in_use[key] - 1", "left = in_use[key]"),
         ("drawn + amount - bucket.capacity", "drawn - bucket.capacity"),
         ("amount - reserved.get(unit, 0.0)", "amount"),
         ("max(0.0, meter.drawn + amount)", "meter.drawn + abs(amount)"),
@@ -104,7 +104,7 @@ MUTATIONS = [
     *_of(
         f"{_ROUTER}/dispatching.py",
         ("or not agenda.may_start(task)", "or False"),
-        ("task.id in proposals", "False"),
+        ("name in proposed", "False"),
         ("waiting.set_aside(lane)", "waiting.take(lane, served=False)"),
     ),
     *_of(

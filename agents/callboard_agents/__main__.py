@@ -22,6 +22,7 @@ from callboard_agents.loading import load
 from callboard_agents.options import HostOptions
 from callboard_agents.policy import Policy
 from callboard_agents.survey import tell_survey
+from callboard_broker.endpoint import Endpoint
 from callboard_broker.errors import BadInput, BoardUnreachable
 
 BAD_INPUT, NO_SERVER = 2, 3
@@ -30,6 +31,7 @@ _KINDS: dict[str, Callable[[str], Any]] = {
     "float": float,
     "ChildLimits": msgspec.json.Decoder(ChildLimits).decode,
     "Policy": msgspec.json.Decoder(Policy).decode,
+    "Endpoint | None": msgspec.json.Decoder(Endpoint | None).decode,
 }
 
 

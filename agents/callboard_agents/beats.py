@@ -66,7 +66,7 @@ class Beats:
     """The beats of one host. `start` and `stop` are called on the host's loop.
 
     says: what is offered at this moment, given what was measured; called from the thread of the
-    beats.
+    beats. last: the beat that was made last, for any thread.
     """
 
     def __init__(
@@ -91,6 +91,7 @@ class Beats:
         self._own: _Own | None = None
         self._up = threading.Event()
         self._gone = False
+        self.last: Beat | None = None
 
     def start(self) -> None:
         """Begin to beat."""
@@ -161,6 +162,7 @@ class Beats:
 
     def _send(self, publisher: Publisher, own: _Own) -> None:
         life, beat = self._now()
+        self.last = beat
         sent_at = lease_now()
 
         def done(_seq: int | None, error: Exception | None) -> None:

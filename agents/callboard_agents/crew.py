@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from callboard_agents.options import HostOptions
 from callboard_agents.place import Place
+from callboard_broker.endpoint import Endpoint
 from callboard_broker.errors import BadInput
 from callboard_broker.publisher import Publisher
 
@@ -26,7 +27,8 @@ _LOG = logging.getLogger("callboard.pool")
 class Crew:
     """Processes with all agents of `modules` each. group: what keeps each of them alive.
 
-    options: of every host; names get `-0`, `-1`, ... appended, and never one a second time.
+    options: of every host; names get `-0`, `-1`, ... appended, and never one a second time; the
+    metrics of each are at a port of its own after the one that is given.
     rolling: a process and its replacement are both there, so that their number means nothing.
     """
 
@@ -90,11 +92,22 @@ class Crew:
         return True
 
     def _add(self, *, trial: bool = False) -> Place:
-        name = f"{self._options.name}-{next(self._numbers)}"
-        place = Place(self._modules, replace(self._options, name=name), trial=trial)
+        options = replace(
+            self._options,
+            name=f"{self._options.name}-{next(self._numbers)}",
+            metrics=self._free_endpoint(),
+        )
+        place = Place(self._modules, options, trial=trial)
         self._places.append(place)
         self._group.create_task(self._keep(place))
         return place
+
+    def _free_endpoint(self) -> Endpoint | None:
+        first = self._options.metrics
+        if first is None:
+            return None
+        taken = {place.options.metrics for place in self._places}
+        return next(one for n in itertools.count(1) if (one := first.plus(n)) not in taken)
 
     async def _keep(self, place: Place) -> None:
         try:

@@ -12,7 +12,7 @@ import logging
 import secrets
 import time
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from typing import Any
 
 from callboard_agents.admission import Measured
@@ -33,6 +33,7 @@ from callboard_agents.running import Running
 from callboard_agents.spawning import Children
 from callboard_agents.stop_requests import listen_for_stops
 from callboard_broker.connection import Connection, open_link
+from callboard_broker.endpoint import Endpoint
 from callboard_broker.errors import BadInput
 from callboard_broker.publisher import Publisher
 from callboard_broker.streams import Topology
@@ -126,9 +127,10 @@ class Host:
         subjects = Subjects(options.prefix)
         self._outcomes = outcomes = Outcomes(publisher, self.attempts)
         payloads = Payloads(connection, Topology(subjects))
+        reports = Reports(connection, subjects, outcomes, payloads, options)
         self._running = running = Running(
             payloads,
-            Reports(connection, subjects, outcomes, payloads, options),
+            reports,
             group,
             inline=HostSide(room=connection.drained, spawn=children.spawn),
             threaded=HostSide(spawn=children.spawn, loop=asyncio.get_running_loop()),
@@ -141,8 +143,9 @@ class Host:
         beats.start()
         finished = False
         try:
-            await self._serve(intake, beats)
-            await self._finish(running, outcomes)
+            async with _shown(options.metrics, beats, reports, outcomes):
+                await self._serve(intake, beats)
+                await self._finish(running, outcomes)
             finished = True
         finally:
             await beats.stop(gone=finished and not running)
@@ -231,3 +234,18 @@ class Host:
         if self._running is not None:
             self._running.stop("lease")
         self._draining.set()
+
+
+def _shown(
+    endpoint: Endpoint | None, beats: Beats, reports: Reports, outcomes: Outcomes
+) -> AbstractAsyncContextManager[None]:
+    """The metrics, whose library is imported only where they are wanted."""
+    if endpoint is None:
+        return nullcontext()
+    from callboard_agents.metrics import HostMetrics  # noqa: PLC0415  see above
+    from callboard_broker.exposition import new_registry, shown  # noqa: PLC0415  see above
+
+    registry = new_registry()
+    metrics = HostMetrics(registry, lambda: beats.last, lambda: outcomes.unstored)
+    reports.observer = metrics.ended
+    return shown(endpoint, registry)

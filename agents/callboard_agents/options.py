@@ -12,6 +12,7 @@ import msgspec
 
 from callboard_agents.child_limits import ChildLimits
 from callboard_agents.policy import Policy
+from callboard_broker.endpoint import Endpoint
 from callboard_broker.errors import BadInput
 from callboard_broker.subjects import SHARED_POOL, check_host, check_token
 
@@ -60,6 +61,8 @@ class HostOptions:
     """What holds for handlers in child processes whose agents say nothing else."""
     policy: Policy = field(default_factory=Policy)
     """How far the work of tenants is kept apart."""
+    metrics: Endpoint | None = None
+    """Where its metrics are shown; None: nowhere."""
 
     def __post_init__(self) -> None:
         check_token(self.prefix, "prefix")
@@ -90,6 +93,6 @@ class HostOptions:
 
 
 def _written(value: object) -> str:
-    if isinstance(value, ChildLimits | Policy):
+    if isinstance(value, ChildLimits | Policy | Endpoint | None):
         return msgspec.json.encode(value).decode()
     return str(value)

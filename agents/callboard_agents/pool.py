@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 
 from callboard_agents.crew import Crew
@@ -78,7 +79,8 @@ class LocalPool:
                 Publisher(link) as publisher,
             ):
                 demand = Demand(link, options.prefix, options.pool)
-                await self._work(publisher, demand)
+                async with self._shown():
+                    await self._work(publisher, demand)
         except* BadInput as refused:
             raise refused.exceptions[0] from None
         finally:
@@ -101,6 +103,17 @@ class LocalPool:
             for task in tasks:
                 task.cancel()
             crew.resize(0)
+
+    def _shown(self) -> AbstractAsyncContextManager[None]:
+        """Its metrics, whose library is imported only where they are wanted."""
+        if self._options.metrics is None:
+            return nullcontext()
+        from callboard_agents.metrics import observe_pool  # noqa: PLC0415  see above
+        from callboard_broker.exposition import new_registry, shown  # noqa: PLC0415  see above
+
+        registry = new_registry()
+        observe_pool(registry, lambda: len(self.pids))
+        return shown(self._options.metrics, registry)
 
     async def _survey(self, demand: Demand) -> ScalingPolicy:
         """Learn which agents there are; no more processes than have room for an attempt each."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from msgspec import UNSET, Raw
 
@@ -23,7 +24,10 @@ _NOTHING: dict[str, float] = {}
 
 
 class Reports:
-    """The reports of one host; made on its loop."""
+    """The reports of one host; made on its loop.
+
+    observer: told each outcome, and the capability of the agent.
+    """
 
     def __init__(
         self,
@@ -39,6 +43,7 @@ class Reports:
         self._payloads = payloads
         self._host = options.name
         self._blob_bytes = options.blob_bytes
+        self.observer: Callable[[str, Outcome], None] | None = None
         self.news = News(connection, subjects, options.name)
 
     def now_ms(self) -> int:
@@ -71,6 +76,8 @@ class Reports:
             failure,
             _NOTHING if run.context is None else run.context.used,
         )
+        if self.observer is not None:
+            self.observer(run.lane.agent.capability, outcome)
         subject = self._subjects.run(run.tenant, "outcome", dispatch.shard)
         self._outcomes.send(run.life, (dispatch.task, dispatch.attempt), subject, encode(outcome))
 

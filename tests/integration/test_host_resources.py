@@ -8,6 +8,7 @@ from collections import Counter
 
 from callboard_agents import agent
 from tests.hosts import open_stage
+from tests.scraping import free_endpoint, scrape
 from tests.servers import NatsServer
 
 running: Counter[str] = Counter()
@@ -90,3 +91,14 @@ async def test_a_handler_that_blocks_the_loop_is_seen_in_the_beats(nats: NatsSer
         await stage.outcome(dispatch)
         seen = len(stage.beats)
         await stage.seen(lambda: any(b.blocked < 0.3 for b in stage.beats[seen:]) or None)
+
+
+async def test_a_host_shows_its_metrics(nats: NatsServer):
+    endpoint = free_endpoint()
+    async with open_stage(nats, "free") as stage, stage.host([free], metrics=endpoint):
+        assert await stage.result(await stage.dispatch("free")) == "free"
+        found = await scrape(endpoint)
+    assert found["callboard_agent_attempts_total", "free", "succeeded"] == 1
+    assert found["callboard_agent_run_seconds_count", "free"] == 1
+    assert found["callboard_host_slots", "free"] >= 1
+    assert found["callboard_host_memory_bytes",] > 1e6

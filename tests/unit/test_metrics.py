@@ -3,49 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-from urllib.request import urlopen
 
 import pytest
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.parser import text_string_to_metric_families
 
-from callboard_broker.endpoint import Endpoint
 from callboard_broker.errors import BadInput
 from callboard_broker.exposition import Bounded, OnLoop, new_registry, shown
 from callboard_broker.wire import Failure, Limit, Outcome, encode
 from callboard_router.desk import Policy
 from callboard_router.metrics import observe
+from tests.scraping import Samples, free_endpoint, scrape
 from tests.simulation.leader import Leader
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
-
-
-def values(text: str) -> dict[tuple[str, ...], float]:
-    """Each sample by its name and the values of its labels, in their alphabetical order."""
-    return {
-        (sample.name, *sample.labels.values()): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
-
-
-async def scraped(registry: CollectorRegistry) -> dict[tuple[str, ...], float]:
-    endpoint = Endpoint(free_port())
-
-    def get() -> str:
-        with urlopen(endpoint.url) as answer:  # noqa: S310  http, of this machine
-            text: str = answer.read().decode()
-            return text
-
+async def scraped(registry: CollectorRegistry) -> Samples:
+    endpoint = free_endpoint()
     async with shown(endpoint, registry):
-        return values(await asyncio.to_thread(get))
+        return await scrape(endpoint)
 
 
 async def test_an_endpoint_shows_the_process_and_what_its_loop_gathers():
@@ -61,7 +36,7 @@ async def test_an_endpoint_shows_the_process_and_what_its_loop_gathers():
 
 
 async def test_a_taken_port_is_named():
-    endpoint = Endpoint(free_port())
+    endpoint = free_endpoint()
     async with shown(endpoint, new_registry()):
         with pytest.raises(BadInput, match=str(endpoint.port)):
             async with shown(endpoint, new_registry()):

@@ -14,7 +14,7 @@ import typer
 from callboard.census import Census, take_census
 from callboard.cli.logs import start_logging
 from callboard.cli.loop import run
-from callboard.cli.options import Json, Nats, Prefix, new_app
+from callboard.cli.options import Json, Metrics, Nats, Prefix, new_app
 from callboard.cli.reaching import link_to
 from callboard.cli.screen import Cell, Screen
 from callboard.connecting import Place, locate
@@ -93,10 +93,11 @@ def run_agents(  # noqa: PLR0913  each is an option of the command
     ] = None,
     nats: Nats = None,
     prefix: Prefix = None,
+    metrics: Metrics = None,
 ) -> None:
     """Work on tasks with the agents of MODULE..., until told to stop."""
     start_logging()
-    place = locate(nats, prefix)
+    place = locate(nats, prefix, overrides={"metrics.port": metrics})
     options = host_options(place, pool=pool, name=name)
     scaling = scaling_policy(place, least, most)
     if scaling is not None and processes is not None:
@@ -181,6 +182,7 @@ def host_options(place: Place, *, pool: str, name: str | None = None) -> HostOpt
         slots_inline=settings.agents.slots_inline,
         slots_thread=settings.agents.slots_thread,
         timeout_seconds=settings.agents.timeout_seconds,
+        metrics=place.metrics,
         limits=ChildLimits.of(settings.agents),
         policy=Policy.of(settings.isolation),
     )
