@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from callboard import agent
 
 
@@ -21,3 +23,28 @@ async def split(payload: dict[str, int]) -> list[int]:
 async def join(payload: dict[str, list[dict[str, int]]]) -> int:
     """Return how much arrived."""
     return len(payload["items"])
+
+
+_held = 0
+_released = asyncio.Event()
+
+
+@agent("bench.hold", slots=1000)
+async def hold(payload: dict[str, int]) -> dict[str, int]:
+    """Stay in flight until `bench.release`."""
+    global _held  # noqa: PLW0603  of this process
+    _held += 1
+    await _released.wait()
+    return payload
+
+
+@agent("bench.held")
+async def held(_payload: object) -> int:
+    """How many attempts of `bench.hold` have begun."""
+    return _held
+
+
+@agent("bench.release")
+async def release(_payload: object) -> None:
+    """Let them end."""
+    _released.set()
