@@ -182,6 +182,9 @@ class Link(Client):
         self._write()
 
     def _write(self) -> None:
+        writer = self._socket_writer()
+        if writer is not None and writer.transport.is_closing():
+            return  # the read loop sees it next, and then drops what was not written
         if self._pending and self.is_connected and self._transport is not None:
             data = b"".join(self._pending)
             self._pending.clear()

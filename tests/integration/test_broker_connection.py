@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -284,3 +285,18 @@ async def test_the_connection_closes_with_what_was_sent_before(nats: NatsServer)
         await heard.count(1)
         with pytest.raises(BoardUnreachable, match="closed"):
             await here.request(f"{nats.prefix}.x", b"")
+
+
+async def test_what_is_sent_on_a_broken_socket_is_dropped_without_a_word(nats: NatsServer):
+    loop = asyncio.get_running_loop()
+    wrong: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _loop, context: wrong.append(context))
+    async with open_link(nats.url, name="test") as connection:
+        link = connection.link
+        writer = link._socket_writer()  # noqa: SLF001  a socket that breaks under the client
+        assert writer is not None
+        writer.transport.abort()
+        connection.send(f"{nats.prefix}.somewhere", b"lost")
+        await connection.reached()
+        await link.round_trip()
+    assert wrong == []
