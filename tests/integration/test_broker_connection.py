@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from callboard_broker.answers import ApiError, NoResponder
 from callboard_broker.connection import open_link
@@ -287,16 +288,17 @@ async def test_the_connection_closes_with_what_was_sent_before(nats: NatsServer)
             await here.request(f"{nats.prefix}.x", b"")
 
 
-async def test_what_is_sent_on_a_broken_socket_is_dropped_without_a_word(nats: NatsServer):
-    loop = asyncio.get_running_loop()
+def test_what_is_sent_on_a_broken_socket_is_dropped_without_a_word(tmp_path: Path):
     wrong: list[dict[str, Any]] = []
-    loop.set_exception_handler(lambda _loop, context: wrong.append(context))
-    async with open_link(nats.url, name="test") as connection:
-        link = connection.link
-        writer = link._socket_writer()  # noqa: SLF001  a socket that breaks under the client
-        assert writer is not None
-        writer.transport.abort()
-        connection.send(f"{nats.prefix}.somewhere", b"lost")
-        await connection.reached()
-        await link.round_trip()
+
+    async def send() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, what: wrong.append(what))
+        async with open_link(server.url, name="test") as connection:
+            os.kill(server.pid, signal.SIGKILL)
+            while connection.link.up:  # until the read loop has seen it
+                connection.send("somewhere", b"lost")
+                await asyncio.sleep(0)
+
+    with EmbeddedServer(ServerOptions(store=tmp_path / "store")) as server:
+        uvloop.run(send())
     assert wrong == []
