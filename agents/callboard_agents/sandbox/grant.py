@@ -8,7 +8,7 @@ from typing import Protocol
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from callboard_broker.wire import Failure
+from callboard_broker.wire import Failure, Usage
 
 __all__ = ["CellPlan", "Ending", "Grant", "Heard", "TaskHeader", "Usage"]
 
@@ -62,16 +62,6 @@ class TaskHeader(msgspec.Struct, frozen=True, omit_defaults=True):
     seconds: float
     restored: Raw | UnsetType = UNSET
     heartbeat: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
-    """What a child has used, as the kernel counted it. memory_mb: its peak, beyond what it had
-    when its task came."""
-
-    cpu_s: float = 0.0
-    memory_mb: float = 0.0
-    wall_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

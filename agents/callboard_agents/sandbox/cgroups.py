@@ -1,0 +1,146 @@
+"""Control groups: memory, CPU and processes of a child and of all that it starts, as a whole.
+
+Version 2 where its controllers are delegated to this process, else version 1 where its folders are
+writable, else none. The groups lie below this process's own, one for each cell; they are made once
+and removed at the end.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from callboard_agents.sandbox.grant import Grant
+
+__all__ = ["Group", "group_maker"]
+
+_ROOT = Path("/sys/fs/cgroup")
+_NEEDED = ("memory", "cpu", "pids")
+_PERIOD_US = 100_000
+_MIB = 1024 * 1024
+_SLACK_MB = 16.0  # pages that the zygote shares are charged to whoever touches them first
+_THREADS = 64  # of a child that may start no process
+
+Maker = Callable[[str, Grant], "Group"]
+
+
+class Group:
+    """The group of one cell. folders: one, or in version 1 one of each controller."""
+
+    def __init__(self, folders: list[Path], events: Path, counter: str) -> None:
+        self._folders = folders
+        self._members = [str(folder / "cgroup.procs") for folder in folders]
+        self._events = events
+        self._counter = counter
+        self._killed = self._read()
+
+    def join(self) -> None:
+        """Make the calling process a member. Raises `OSError`."""
+        for members in self._members:
+            found = os.open(members, os.O_WRONLY)
+            try:
+                os.write(found, b"0")
+            finally:
+                os.close(found)
+
+    def ran_out(self) -> bool:
+        """Whether the kernel has killed a member for want of memory since the last call."""
+        before, self._killed = self._killed, self._read()
+        return self._killed > before
+
+    def remove(self) -> None:
+        """Remove it; its members must have ended."""
+        for folder in self._folders:
+            folder.rmdir()
+
+    def _read(self) -> int:
+        for line in self._events.read_text(encoding="ascii").splitlines():
+            name, _, value = line.partition(" ")
+            if name == self._counter:
+                return int(value)
+        return 0
+
+
+def group_maker() -> Maker:
+    """Return what makes groups here. Raises `OSError` that says why there can be none."""
+    paths = _own_paths()
+    if "" in paths and (_ROOT / "cgroup.controllers").exists():
+        return _second(_ROOT / paths[""].lstrip("/"))
+    missing = [name for name in _NEEDED if name not in paths]
+    if missing:
+        raise OSError(f"there is no controller for {' and '.join(missing)}")
+    return _first({name: _ROOT / name / paths[name].lstrip("/") for name in _NEEDED})
+
+
+def _own_paths() -> dict[str, str]:
+    """The groups of this process by controller; `""` is version 2."""
+    found: dict[str, str] = {}
+    for line in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines():
+        _, names, path = line.split(":", 2)
+        for name in names.split(","):
+            found[name] = path
+    return found
+
+
+def _second(base: Path) -> Maker:
+    offered = (base / "cgroup.controllers").read_text(encoding="ascii").split()
+    missing = [name for name in _NEEDED if name not in offered]
+    if missing:
+        raise OSError(f"{' and '.join(missing)} is not delegated to {base}")
+    passed_on = base / "cgroup.subtree_control"
+    if not set(_NEEDED) <= set(passed_on.read_text(encoding="ascii").split()):
+        passed_on.write_text(" ".join(f"+{name}" for name in _NEEDED), encoding="ascii")
+
+    def make(name: str, grant: Grant) -> Group:
+        folder = base / name
+        folder.mkdir()
+        if grant.memory_mb is not None:
+            _write(folder / "memory.max", _memory(grant.memory_mb))
+            _write(folder / "memory.swap.max", 0, needed=False)
+        if grant.cpu is not None:
+            _write(folder / "cpu.max", f"{int(grant.cpu * _PERIOD_US)} {_PERIOD_US}")
+        _write(folder / "pids.max", _processes(grant))
+        return Group([folder], folder / "memory.events", "oom_kill")
+
+    return make
+
+
+def _first(bases: dict[str, Path]) -> Maker:
+    for base in bases.values():
+        if not os.access(base, os.W_OK):
+            raise PermissionError(13, f"{base} is not writable")
+
+    def make(name: str, grant: Grant) -> Group:
+        folders = {controller: base / name for controller, base in bases.items()}
+        for folder in folders.values():
+            folder.mkdir()
+        if grant.memory_mb is not None:
+            _write(folders["memory"] / "memory.limit_in_bytes", _memory(grant.memory_mb))
+        if grant.cpu is not None:
+            _write(folders["cpu"] / "cpu.cfs_period_us", _PERIOD_US)
+            _write(folders["cpu"] / "cpu.cfs_quota_us", int(grant.cpu * _PERIOD_US))
+        _write(folders["pids"] / "pids.max", _processes(grant))
+        used = [folders["memory"], folders["pids"]]
+        used += [folders["cpu"]] if grant.cpu is not None else []
+        if grant.cpu is None:
+            folders["cpu"].rmdir()
+        return Group(used, folders["memory"] / "memory.oom_control", "oom_kill")
+
+    return make
+
+
+def _memory(megabytes: float) -> int:
+    return int((megabytes + _SLACK_MB) * _MIB)
+
+
+def _processes(grant: Grant) -> int:
+    return _THREADS if grant.processes == 1 else grant.processes
+
+
+def _write(file: Path, value: object, *, needed: bool = True) -> None:
+    try:
+        file.write_text(str(value), encoding="ascii")
+    except FileNotFoundError:
+        if needed:
+            raise

@@ -1,0 +1,175 @@
+"""A child's whole life: it enters its layers, waits for its one task, runs it, and exits.
+
+What it inherits is closed but for the socket to its host. A layer that the host promised and that
+cannot be entered ends it before its task: it says so and never runs the handler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import msgspec
+
+from callboard_agents.agent import Agent
+from callboard_agents.failures import failure_of
+from callboard_agents.results import encode_result
+from callboard_agents.sandbox.cells import Cell
+from callboard_agents.sandbox.channel import FAILED, RESULT, frame
+from callboard_agents.sandbox.grant import CellPlan, Grant
+from callboard_agents.sandbox.landlock import restrict_to
+from callboard_agents.sandbox.remote import ChildContext, Remote
+from callboard_agents.sandbox.rlimits import MIB, limit_this_process, user_tasks
+from callboard_agents.sandbox.seccomp import Filter
+from callboard_agents.sandbox.syscalls import die_with_parent, no_new_privileges
+from callboard_broker.wire import Failure, encode
+
+__all__ = ["Birth", "live"]
+
+_CHANNEL = 3
+_NICER = 5
+_MOST_FILES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Birth:
+    """What the zygote gives its child. layers: those that it must enter. calls: the filter of
+    system calls. mapped: address space at birth. nothing: a descriptor of /dev/null."""
+
+    agent: Agent[..., Any]
+    plan: CellPlan
+    cell: Cell
+    layers: frozenset[str]
+    calls: Filter | None
+    mapped: int
+    nothing: int
+    zygote: int
+
+
+def live(birth: Birth, channel: socket.socket) -> NoReturn:
+    """In the child: never returns."""
+    code = 1
+    try:
+        code = _live(birth, channel)
+    finally:
+        os._exit(code)
+
+
+def _live(birth: Birth, inherited: socket.socket) -> int:
+    loop: asyncio.AbstractEventLoop | None = None
+    try:
+        channel = _keep_only(inherited, birth)
+        if birth.agent.is_async and birth.plan.command is None:
+            loop = asyncio.new_event_loop()  # its own sockets are made before none can be
+        _enter(birth)
+    except OSError as error:
+        failure = Failure("IsolationMissing", f"a layer of isolation failed: {error}")
+        inherited.sendall(frame(FAILED, 0, encode(failure)))
+        return 1
+    remote = Remote(channel, loop)
+    header, payload = remote.await_task()
+    context = ChildContext(header, remote)
+    remote.capture_output()
+    data, failure_found = _run(birth, payload, context, remote)
+    if failure_found is not None:
+        remote.say(FAILED, encode(failure_found))
+    else:
+        remote.say(RESULT, data or b"null")
+    return 0
+
+
+def _keep_only(inherited: socket.socket, birth: Birth) -> socket.socket:
+    """Close everything but the channel, which becomes descriptor 3; nothing on 0 to 2."""
+    ruleset = birth.cell.ruleset
+    if ruleset is not None:
+        os.dup2(ruleset, _CHANNEL + 100)
+    os.dup2(inherited.fileno(), _CHANNEL + 99)
+    for standard in range(3):
+        os.dup2(birth.nothing, standard)
+    os.dup2(_CHANNEL + 99, _CHANNEL)
+    if ruleset is not None:
+        os.dup2(_CHANNEL + 100, _CHANNEL + 1)
+        birth.cell.ruleset = _CHANNEL + 1
+    os.closerange(_CHANNEL + (1 if ruleset is None else 2), _MOST_FILES)
+    inherited.detach()
+    return socket.socket(fileno=_CHANNEL)
+
+
+def _enter(birth: Birth) -> None:
+    """Enter every layer, in an order in which none denies the next one its calls."""
+    cell = birth.cell
+    os.setpgid(0, 0)
+    os.umask(0o077)
+    os.chdir(cell.place)
+    if cell.group is not None:
+        cell.group.join()
+    os.nice(_NICER)
+    grant = birth.plan.grant
+    tasks = None if cell.uid is None else user_tasks(grant)
+    limit_this_process(grant, has_bytes=birth.mapped, tasks=tasks)
+    if cell.uid is not None:
+        os.setgroups([])
+        os.setresgid(cell.uid, cell.uid, cell.uid)
+        os.setresuid(cell.uid, cell.uid, cell.uid)
+    die_with_parent(birth.zygote)
+    os.environ.clear()
+    os.environ.update(
+        PATH="/usr/local/bin:/usr/bin:/bin", HOME=cell.place, TMPDIR=cell.place, LANG="C.UTF-8"
+    )
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    no_new_privileges()
+    if cell.ruleset is not None:
+        restrict_to(cell.ruleset)
+        os.close(cell.ruleset)
+    if birth.calls is not None:
+        birth.calls.enter(os.getpid())
+
+
+def _run(
+    birth: Birth, payload: bytes, context: ChildContext, remote: Remote
+) -> tuple[bytes | None, Failure | None]:
+    agent, grant = birth.agent, birth.plan.grant
+    try:
+        if agent.is_async:
+            result = remote.run(_started(agent, payload, context))
+        else:
+            result = agent.start(msgspec.Raw(payload), context)
+        data, failure = encode_result(result)
+    except BaseException as error:  # noqa: BLE001  whatever a handler raises is its outcome
+        return None, _limit_of(error, grant) or failure_of(error)
+    if data is not None and len(data) > grant.output_mb * MIB:
+        megabytes = len(data) / MIB
+        why = f"the result has {megabytes:.1f} MiB, of {grant.output_mb:g} that are granted"
+        return None, Failure("OutputExceeded", why)
+    return data, failure
+
+
+async def _started(agent: Agent[..., Any], payload: bytes, context: ChildContext) -> object:
+    return await agent.start(msgspec.Raw(payload), context)
+
+
+def _limit_of(error: BaseException, grant: Grant) -> Failure | None:
+    """The limit that an error of the handler comes from, if any."""
+    if isinstance(error, MemoryError):
+        why = f"more than the {grant.memory_mb:g} MiB that are granted"
+        return Failure("MemoryExceeded", why)
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return Failure("ProcessesExceeded", "no thread can be started")
+    if not isinstance(error, OSError):
+        return None
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return Failure("DiskExceeded", f"more than the {grant.disk_mb:g} MiB that are granted")
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return Failure("FilesExceeded", f"more than the {grant.files} open files that are granted")
+    if error.errno == errno.EAGAIN:
+        return Failure(
+            "ProcessesExceeded", f"more than the {grant.processes} processes that are granted"
+        )
+    if error.errno == errno.ENOMEM:
+        return Failure("MemoryExceeded", f"more than the {grant.memory_mb:g} MiB that are granted")
+    return None

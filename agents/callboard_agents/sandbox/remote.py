@@ -1,0 +1,260 @@
+"""The host as a child sees it: one socket, by which it tells, asks, and hears.
+
+A coroutine awaits its answers on the child's loop; a plain function looks for a cancellation when it
+asks `ctx.cancelled`, and awaits by `ctx.wait`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+import select
+import socket
+import sys
+import time
+from collections.abc import Coroutine
+from typing import Any, TextIO, TypeVar, cast
+
+import msgspec
+
+from callboard_agents.context import Context, HostSide
+from callboard_agents.sandbox.channel import (
+    ANSWER,
+    ASKED,
+    CANCEL,
+    REFUSE,
+    START,
+    TOLD,
+    Frames,
+    frame,
+    join,
+    split,
+)
+from callboard_agents.sandbox.grant import TaskHeader
+from callboard_agents.spawning import Child, Spawn
+from callboard_broker import errors
+from callboard_broker.errors import BadInput, TaskError
+from callboard_broker.rule import TaskState
+from callboard_broker.wire import Failure, encode
+
+__all__ = ["ChildContext", "Remote"]
+
+_READ = 256 * 1024
+_NO_BOUND = 1 << 31
+_LINES, _LINE = 1000, 2048
+_SOON = 0.1  # seconds within which one sign of life is enough
+
+T = TypeVar("T")
+
+
+class Remote:
+    """The host's side of one attempt, in its child. loop: of an async handler."""
+
+    def __init__(self, channel: socket.socket, loop: asyncio.AbstractEventLoop | None) -> None:
+        self._channel = channel
+        self._loop = loop
+        self._frames = Frames(dict.fromkeys((START, ANSWER, REFUSE, CANCEL), _NO_BOUND))
+        self._numbers = itertools.count(1)
+        self._asked: dict[int, asyncio.Future[bytes]] = {}
+        self._task: asyncio.Task[Any] | None = None
+        self._beaten_at = 0.0
+        self.cancelled = False
+
+    def await_task(self) -> tuple[TaskHeader, bytes]:
+        """Wait for the one task. An end of the channel ends the child."""
+        while True:
+            data = self._channel.recv(_READ)
+            if not data:
+                raise SystemExit
+            for verb, _, body in self._frames.feed(data):
+                if verb == START:
+                    header, payload = split(body)
+                    return msgspec.json.decode(header, type=TaskHeader), payload
+
+    def say(self, verb: int, data: bytes) -> None:
+        """Send the last word."""
+        self._channel.setblocking(True)
+        self._channel.sendall(frame(verb, 0, data))
+
+    def tell(self, kind: str, data: bytes) -> None:
+        """Tell the host; nothing comes back."""
+        self._send(frame(TOLD, 0, join(kind.encode(), data)))
+
+    def beat(self) -> None:
+        """Give a sign of life, unless one was given just now."""
+        now = time.monotonic()
+        if now - self._beaten_at > _SOON:
+            self._beaten_at = now
+            self.tell("heartbeat", b"")
+
+    async def ask(self, kind: str, data: bytes) -> bytes:
+        """Ask the host. Raises the error that it gives."""
+        number = next(self._numbers)
+        answer = self._asked[number] = asyncio.get_running_loop().create_future()
+        self._send(frame(ASKED, number, join(kind.encode(), data)))
+        try:
+            return await answer
+        finally:
+            del self._asked[number]
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run it on the child's loop, on which the channel is read meanwhile."""
+        loop = self._loop
+        if loop is None:
+            raise RuntimeError("this handler has no event loop")
+        self._task = task = loop.create_task(coroutine)
+        if self.cancelled:
+            task.cancel()
+        loop.add_reader(self._channel, self._read)
+        try:
+            return loop.run_until_complete(task)
+        finally:
+            loop.remove_reader(self._channel)
+            self._task = None
+
+    def poll(self) -> None:
+        """Hear what has come, without waiting."""
+        if self._task is None and select.select([self._channel], [], [], 0)[0]:
+            self._read()
+
+    def capture_output(self) -> None:
+        """From here on what is printed and logged is told to the host, line by line."""
+        lines = cast("TextIO", _Lines(self))
+        sys.stdout = sys.stderr = lines
+        logging.basicConfig(stream=lines, level=logging.INFO, format="%(message)s", force=True)
+
+    def _send(self, data: bytes) -> None:
+        self._channel.setblocking(True)
+        self._channel.sendall(data)
+
+    def _read(self) -> None:
+        data = self._channel.recv(_READ)
+        if not data:
+            raise SystemExit  # the host is gone
+        for verb, number, body in self._frames.feed(data):
+            if verb == CANCEL:
+                self.cancelled = True
+                if self._task is not None:
+                    self._task.cancel()
+                continue
+            answer = self._asked.get(number)
+            if answer is None or answer.done():
+                continue
+            if verb == ANSWER:
+                answer.set_result(body)
+            else:
+                answer.set_exception(_error(msgspec.json.decode(body, type=Failure)))
+
+
+class ChildContext(Context):
+    """The context of a handler that runs in a child process."""
+
+    def __init__(self, header: TaskHeader, remote: Remote) -> None:
+        super().__init__(
+            task=header.task,
+            attempt=header.attempt,
+            tenant=header.tenant,
+            capability=header.capability,
+            deadline=time.monotonic() + header.seconds,
+            tell=lambda data: remote.tell("progress", data),
+            host=HostSide(spawn=self._spawn_remotely),
+        )
+        self._remote = remote
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the attempt shall stop, and nothing that it returns counts any more."""
+        self._remote.poll()
+        return self._remote.cancelled
+
+    def heartbeat(self) -> None:
+        """Say that the handler is alive."""
+        self._remote.beat()
+
+    def use(self, **units: float) -> None:
+        """Count what this attempt has used of budgets' units."""
+        super().use(**units)
+        self._remote.tell("used", encode(self.used))
+
+    def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """In a plain function: run `coroutine` and return what it returns."""
+        return self._remote.run(coroutine)
+
+    async def _spawn_remotely(self, spawn: Spawn) -> Child:
+        wanted = {
+            "label": spawn.label,
+            "capability": spawn.capability,
+            "payload": spawn.payload,
+            "priority": spawn.priority,
+            "timeout": spawn.timeout,
+            "options": spawn.options,
+        }
+        found = json.loads(await self._remote.ask("spawn", encode(wanted)))
+        return cast("Child", _RemoteChild(self._remote, found["id"]))
+
+
+class _RemoteChild:
+    """A spawned task, as its parent in a child process sees it."""
+
+    def __init__(self, remote: Remote, task: str) -> None:
+        self._remote = remote
+        self.id = task
+        self.state: TaskState = "waiting"
+
+    async def result(self, timeout: float | None = None) -> Any:  # noqa: ASYNC109  as Child's
+        """Return the decoded result."""
+        async with asyncio.timeout(timeout):
+            data = await self._remote.ask("child_result", encode({"id": self.id}))
+        self.state = "succeeded"
+        return msgspec.json.decode(data)
+
+    async def cancel(self, reason: str = "") -> None:
+        """End it as soon as possible."""
+        await self._remote.ask("child_cancel", encode({"id": self.id, "reason": reason}))
+
+
+class _Lines:
+    """Standard output and error: whole lines, a bounded number of them."""
+
+    def __init__(self, remote: Remote) -> None:
+        self._remote = remote
+        self._left = _LINES
+        self._text = ""
+
+    def write(self, text: str) -> int:
+        """Take text; each line that is complete is told."""
+        self._text += text
+        while "\n" in self._text:
+            line, self._text = self._text.split("\n", 1)
+            self._tell(line)
+        if len(self._text) > _LINE:
+            self._tell(self._text)
+            self._text = ""
+        return len(text)
+
+    def flush(self) -> None:
+        """Lines are told as they come."""
+
+    def isatty(self) -> bool:
+        """Nobody types here."""
+        return False
+
+    def _tell(self, line: str) -> None:
+        if self._left > 0:
+            self._left -= 1
+            text = line[:_LINE].encode("utf-8", "backslashreplace").decode()
+            self._remote.tell("log", encode({"text": text}))
+
+
+def _error(failure: Failure) -> Exception:
+    """The exception that the host's word stands for."""
+    kind = getattr(errors, failure.type, None)
+    if failure.type == "TimeoutError":
+        return TimeoutError(failure.message)
+    if isinstance(kind, type) and issubclass(kind, TaskError):
+        return kind("", failure.message, failure)
+    if kind is BadInput:
+        return BadInput(failure.field or "", failure.message)
+    return RuntimeError(f"{failure.type}: {failure.message}")
