@@ -163,9 +163,11 @@ class Stage:
         return HostOptions(**(given | options))
 
     @asynccontextmanager
-    async def host(self, agents: Sequence[Agent[..., Any]], **options: Any) -> AsyncIterator[Host]:
+    async def host(
+        self, agents: Sequence[Agent[..., Any]], *, places: Sequence[str] = (), **options: Any
+    ) -> AsyncIterator[Host]:
         """A host in this process, ready to work; drained at the end."""
-        host = Host(agents, self.options(**options))
+        host = Host(agents, self.options(**options), places=places)
         async with asyncio.TaskGroup() as group:
             running = group.create_task(host.run())
             try:

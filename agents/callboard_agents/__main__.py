@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
         if surveyed:
             tell_survey(modules)
             return 0
-        run_host(load(modules), HostOptions(**given), ready_fd=ready_fd)
+        run_host(load(modules), HostOptions(**given), places=modules, ready_fd=ready_fd)
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201  what a person reads
         return BAD_INPUT

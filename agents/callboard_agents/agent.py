@@ -31,7 +31,8 @@ _MAX_NAME = 128  # of an offer's `agent`
 class Agent(Generic[P, R]):
     """A handler and what it declares of itself. Call it as the function that it is, in a test.
 
-    isolation: `inline` runs on the host's event loop, `thread` in one of its threads.
+    isolation: `inline` runs on the host's event loop, `thread` in one of its threads, `process` in
+    a child process that runs nothing else.
     slots: how many attempts run at once in one host. timeout: seconds an attempt may run; both
     None: the host's own settings. memory_mb, cpu (cores): declared needs of one attempt.
     name, version, specialization, labels: what a task's `needs` are compared with.

@@ -56,10 +56,12 @@ class BeatsHeard(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a beat says of a moment. taken: what running attempts are promised."""
+    """What a beat says of a moment. taken: what running attempts are promised. layers: what it can
+    keep between itself and a child process."""
 
     offers: list[Offer]
     taken: Need
+    layers: tuple[str, ...] = ()
 
 
 class Beats:
@@ -207,6 +209,7 @@ class Beats:
             blocked=0.0 if self._pulse is None else self._pulse.look(),
             allocated_cpu=said.taken.cpu,
             allocated_mb=said.taken.memory_mb,
+            layers=list(said.layers),
         )
 
     def _tell(self, what: Callable[..., None], *args: object) -> None:

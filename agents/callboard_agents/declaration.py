@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -17,7 +17,7 @@ from callboard_broker.subjects import check_capability
 
 __all__ = ["Declaration", "Isolation"]
 
-Isolation = Literal["inline", "thread"]
+Isolation = Literal["inline", "thread", "process"]
 
 _MAX_TIMEOUT = 30 * 86_400.0
 _MAX_SLOTS = 100_000
@@ -42,8 +42,8 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         check_capability(self.capability)
-        if self.isolation not in (None, "inline", "thread"):
-            raise BadInput("isolation", f"{self.isolation!r} is neither 'inline' nor 'thread'")
+        if self.isolation not in (None, *get_args(Isolation)):
+            raise BadInput("isolation", f"{self.isolation!r} is not inline, thread or process")
         if self.slots is not None:
             _check_number("slots", self.slots, _MAX_SLOTS)
             if not isinstance(self.slots, int):

@@ -13,14 +13,40 @@ from msgspec import Raw
 from callboard_agents.run import Run
 from callboard_broker.wire import Failure
 
-__all__ = ["Executor", "Watching"]
+__all__ = ["ChildWords", "Executor", "Side", "Watching"]
+
+
+class Side(Protocol):
+    """What a handler says and wants, as the host deals with it; of one attempt."""
+
+    heard_at: float
+    """When it last gave a sign of life, of `time.monotonic()`."""
+
+    @property
+    def used(self) -> dict[str, float]:
+        """What it has used so far, by unit."""
+        ...
+
+    def cancel(self) -> None:
+        """The attempt is told to stop: what it says and wants is of no interest."""
+
+
+class ChildWords(Side, Protocol):
+    """Of an attempt in a child process."""
+
+    def tell(self, kind: str, data: bytes) -> None:
+        """Hear what needs no answer. Raises `BadInput` for what no handler says."""
+
+    async def ask(self, kind: str, data: bytes) -> bytes:
+        """Do what is wanted, and return the answer. Raises what the handler shall get."""
+        ...
 
 
 class Watching(Protocol):
     """Whom executors tell; each is called on the host's loop."""
 
-    def begun(self, run: Run) -> None:
-        """The handler runs now."""
+    def begun(self, run: Run, *, waited: bool = False) -> None:
+        """The handler runs now. waited: its time counts from here."""
 
     def ended(self, run: Run, data: bytes | None, failure: Failure | None) -> None:
         """It has ended, with the JSON of its result or with a failure. Said once of each run."""

@@ -12,7 +12,16 @@ import traceback
 from callboard_broker.errors import BadInput, CallboardError
 from callboard_broker.wire import Failure
 
-__all__ = ["GiveUp", "bad_result", "cancelled", "failure_of", "heartbeat_missed", "timed_out"]
+__all__ = [
+    "GiveUp",
+    "bad_result",
+    "bounded",
+    "cancelled",
+    "crashed",
+    "failure_of",
+    "heartbeat_missed",
+    "timed_out",
+]
 
 _MAX_MESSAGE = 2_000
 _MAX_TRACE = 4_000
@@ -42,6 +51,23 @@ def failure_of(error: BaseException) -> Failure:
 def bad_result(error: BadInput) -> Failure:
     """Return the failure of a handler whose result JSON cannot hold, or that is too large."""
     return Failure(type="BadResult", message=_text(error), field=_clean(error.field, 300))
+
+
+def bounded(failure: Failure) -> Failure:
+    """Return what a child process says of its failure, within the bounds of any other."""
+    return Failure(
+        type=_clean(failure.type, 100) or "Crashed",
+        message=_clean(failure.message, _MAX_MESSAGE),
+        field=None if failure.field is None else _clean(failure.field, 300),
+        trace=None if failure.trace is None else _clean(failure.trace, _MAX_TRACE, tail=True),
+        final=failure.final,
+        retry_after=_seconds(failure.retry_after),
+    )
+
+
+def crashed(why: str) -> Failure:
+    """Return the failure of a child process that ended without an answer to believe."""
+    return Failure(type="Crashed", message=_clean(why, _MAX_MESSAGE))
 
 
 def timed_out(seconds: float) -> Failure:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from typing import Any
 
@@ -19,9 +19,11 @@ from callboard_agents.admission import Measured
 from callboard_agents.agent import Agent
 from callboard_agents.attempts import Attempts, Life
 from callboard_agents.beats import Beats, Said
+from callboard_agents.cell_plans import cell_plans, runs_in_children
 from callboard_agents.clock import lease_now
 from callboard_agents.context import HostSide
 from callboard_agents.intake import Intake
+from callboard_agents.kept_nursery import KeptNursery, keep_nursery
 from callboard_agents.lane import Lane
 from callboard_agents.mailbox import Mailbox
 from callboard_agents.options import HostOptions
@@ -50,16 +52,27 @@ _LOG = logging.getLogger("callboard.host")
 class Host:
     """One host of `agents`. `run` it; `drain` ends it.
 
-    Raises `BadInput` if there is no agent, or two of one capability.
+    places: where its agents come from, as `load` takes it: children load them from there. Raises
+    `BadInput` if there is no agent, two of one capability, or no place that children need.
     """
 
-    def __init__(self, agents: Sequence[Agent[..., Any]], options: HostOptions) -> None:
+    def __init__(
+        self,
+        agents: Sequence[Agent[..., Any]],
+        options: HostOptions,
+        *,
+        places: Sequence[str] = (),
+    ) -> None:
         if not agents:
             raise BadInput("agents", "a host needs at least one")
         capabilities = [agent.capability for agent in agents]
         for capability in capabilities:
             if capabilities.count(capability) > 1:
                 raise BadInput("agents", f"two agents of one host offer {capability}")
+        self._plans = cell_plans(agents, options)
+        if self._plans and not places:
+            raise BadInput("places", "child processes load their agents from modules: name them")
+        self._places = places
         self.options = options
         self.attempts = Attempts(
             options.incarnation or secrets.token_hex(8),
@@ -68,13 +81,15 @@ class Host:
         )
         self.resources = Resources(options.cpus, options.memory_mb, changed=self._changed)
         self._lanes = [
-            Lane(agent, options, self.resources.claim(agent), self._wants_work) for agent in agents
+            Lane(agent, options, self.resources.claim(agent), self._asking(agent))
+            for agent in agents
         ]
         self._beats: Beats | None = None
         self._draining = asyncio.Event()
         self._closed = False
         self._alive = asyncio.Event()
         self._ready = asyncio.Event()
+        self._nursery: KeptNursery | None = None
         self._running: Running | None = None
         self._outcomes: Outcomes | None = None
         self._failed: BaseException | None = None
@@ -100,7 +115,8 @@ class Host:
     async def run(self) -> None:
         """Work until drained. Raises `BoardUnreachable` if there is no server at the start."""
         for lane in self._lanes:
-            _ = lane.agent.handler  # instances are made before anything is promised
+            if not runs_in_children(lane.agent, self.options):
+                _ = lane.agent.handler  # instances are made before anything is promised
         async with AsyncExitStack() as stack:
             connection = await stack.enter_async_context(
                 open_link(self.options.url, name=self.options.name)
@@ -112,6 +128,10 @@ class Host:
                     connection, prefix=self.options.prefix, host=self.options.name, group=group
                 )
             )
+            if self._plans:
+                required = self.options.policy.required
+                kept = keep_nursery(self._places, self._plans, required)
+                self._nursery = await stack.enter_async_context(kept)
             await self._work(connection, publisher, children, group)
         if self._failed is not None:
             raise self._failed
@@ -135,6 +155,8 @@ class Host:
             inline=HostSide(room=connection.drained, spawn=children.spawn),
             threaded=HostSide(spawn=children.spawn, loop=asyncio.get_running_loop()),
         )
+        if self._nursery is not None:
+            running.isolate(self._nursery, options.policy)
         intake = Intake(connection, options, self.attempts, running, group)
         lanes = {lane.agent.capability: lane for lane in self._lanes}
         await listen_for_stops(connection, subjects, options.pool, running)
@@ -199,6 +221,11 @@ class Host:
             return False
         return self._outcomes is not None and self._outcomes.unstored < _MAX_UNSTORED
 
+    def _asking(self, agent: Agent[..., Any]) -> Callable[[], bool]:
+        if not runs_in_children(agent, self.options):
+            return self._wants_work
+        return lambda: self._nursery is not None and self._nursery.open and self._wants_work()
+
     def _says(self, measured: Measured) -> Said:
         self.resources.measured(measured)
         parts: dict[str, int] = {}
@@ -206,7 +233,8 @@ class Host:
             slots = {lane.agent.capability: lane.slots for lane in self._lanes}
             parts = self.resources.divide(slots, time.monotonic())
         offers = [lane.offer(parts.get(lane.agent.capability, 0)) for lane in self._lanes]
-        return Said(offers, self.resources.taken)
+        layers = () if self._nursery is None else tuple(sorted(self._nursery.layers))
+        return Said(offers, self.resources.taken, layers)
 
     # -- what the resources tell; on the loop
 

@@ -29,16 +29,21 @@ _LOG = logging.getLogger("callboard.host")
 
 
 def run_host(
-    agents: Sequence[Agent[..., Any]], options: HostOptions, *, ready_fd: int | None = None
+    agents: Sequence[Agent[..., Any]],
+    options: HostOptions,
+    *,
+    places: Sequence[str] = (),
+    ready_fd: int | None = None,
 ) -> None:
     """Run a host of `agents` until a signal drains it; call it in the main thread.
 
-    ready_fd: of a pipe; a byte is written to it when the host works, and it is closed.
+    places: where the agents come from, for children to load them. ready_fd: of a pipe; a byte is
+    written to it when the host works, and it is closed.
     Raises `BadInput`, `BoardUnreachable`. Ends the process if the drain cannot come to an end.
     """
 
     async def work() -> None:
-        host = Host(agents, options)
+        host = Host(agents, options, places=places)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _drain, host)

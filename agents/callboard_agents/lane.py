@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from callboard_agents.agent import Agent
+from callboard_agents.cell_plans import child_slots, runs_in_children
 from callboard_agents.options import HostOptions
 from callboard_agents.resources import Claim
 from callboard_broker.pull import Pull
@@ -35,7 +36,9 @@ class Lane:
         self.agent = agent
         self.timeout = agent.timeout or options.timeout_seconds
         self.slots = agent.slots or options.slots_inline
-        if agent.isolation == "thread":
+        if runs_in_children(agent, options):
+            self.slots = child_slots(agent, options)
+        elif agent.isolation == "thread":
             self.slots = agent.slots or options.slots_thread
         self.pull: Pull | None = None
         self.claim = claim

@@ -74,7 +74,9 @@ class Reports:
             UNSET if data is None else Raw(data),
             blob,
             failure,
-            _NOTHING if run.context is None else run.context.used,
+            _NOTHING if run.side is None else run.side.used,
+            list(run.layers),
+            run.usage,
         )
         if self.observer is not None:
             self.observer(run.lane.agent.capability, outcome)

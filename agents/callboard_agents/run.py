@@ -9,10 +9,10 @@ from callboard_agents.attempts import Life
 from callboard_agents.context import Context
 from callboard_agents.failures import cancelled, heartbeat_missed, timed_out
 from callboard_agents.lane import Lane
-from callboard_broker.wire import Dispatch, Failure
+from callboard_broker.wire import Dispatch, Failure, Usage
 
 if TYPE_CHECKING:
-    from callboard_agents.executors import Executor
+    from callboard_agents.executors import Executor, Side
 
 __all__ = ["Run", "Stop"]
 
@@ -23,7 +23,8 @@ class Run:
     """stop: why it was told to end, and reason: in the words of who asked for it.
 
     timer: of its timeout, then of the patience with a handler that was told to end. watch: of its
-    heartbeat. ended: its outcome is decided.
+    heartbeat. ended: its outcome is decided. context: of a handler in this process. side: what it
+    says and wants. layers, usage: of a child process, once it has ended.
     """
 
     __slots__ = (
@@ -32,14 +33,17 @@ class Run:
         "ended",
         "executor",
         "lane",
+        "layers",
         "life",
         "reason",
+        "side",
         "started_at",
         "stop",
         "task",
         "tenant",
         "timeout",
         "timer",
+        "usage",
         "watch",
     )
 
@@ -51,6 +55,7 @@ class Run:
         self.tenant = tenant
         self.life = life
         self.context: Context | None = None
+        self.side: Side | None = None
         self.started_at = 0
         self.timeout = dispatch.timeout or lane.timeout
         self.timer: asyncio.TimerHandle | None = None
@@ -59,6 +64,8 @@ class Run:
         self.stop: Stop | None = None
         self.reason = ""
         self.ended = False
+        self.layers: tuple[str, ...] = ()
+        self.usage: Usage | None = None
 
     def failure(self) -> Failure:
         """The failure of an attempt that was told to end, whatever its handler made of that."""

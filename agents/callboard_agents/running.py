@@ -17,12 +17,16 @@ from collections.abc import Set as AbstractSet
 from msgspec import UNSET
 
 from callboard_agents.attempts import Life
+from callboard_agents.child_side import ChildSide
 from callboard_agents.context import Context, HostSide
 from callboard_agents.executors import Executor
 from callboard_agents.failures import failure_of
 from callboard_agents.inline import Inline
+from callboard_agents.kept_nursery import KeptNursery
 from callboard_agents.lane import Lane
 from callboard_agents.payloads import Payloads
+from callboard_agents.policy import Policy
+from callboard_agents.processes import Processes
 from callboard_agents.reports import Reports
 from callboard_agents.run import Run, Stop
 from callboard_agents.threads import Threaded
@@ -55,6 +59,7 @@ class Running:
             "inline": Inline(self, group),
             "thread": Threaded(self),
         }
+        self._policy: Policy | None = None
         self._runs: set[Run] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -74,9 +79,13 @@ class Running:
             self._idle.clear()
         self._runs.add(run)
         run.started_at = self._reports.now_ms()
-        run.executor = self._executors[lane.agent.isolation]
         run.timer = self._loop.call_later(run.timeout, self._late, run)
-        self._prepare(run)
+        isolation = lane.agent.isolation
+        if self._policy is not None and self._policy.demand(tenant).process:
+            isolation = "process"
+        run.executor = self._executors[isolation]
+        if isolation != "process":
+            self._prepare(run)
         if dispatch.payload is not UNSET:
             run.executor.start(run, dispatch.payload)
         else:
@@ -95,6 +104,11 @@ class Running:
             if (run.dispatch.task, run.dispatch.attempt) in wanted:
                 self._ask_to_stop(run, "cancel", reason)
 
+    def isolate(self, nursery: KeptNursery, policy: Policy) -> None:
+        """Run in children what agents declare so, and what tenants demand."""
+        self._policy = policy
+        self._executors["process"] = Processes(self, self._group, nursery, policy, self._side_of)
+
     def close(self) -> None:
         """Let the threads end."""
         for executor in self._executors.values():
@@ -108,7 +122,7 @@ class Running:
         inline = agent.isolation == "inline"
         if inline and not agent.takes_context and dispatch.heartbeat is None:
             return
-        run.context = Context(
+        run.side = run.context = Context(
             task=dispatch.task,
             attempt=dispatch.attempt,
             tenant=run.tenant,
@@ -118,6 +132,10 @@ class Running:
             tell=functools.partial(self._progress, run),
             host=self._sides[agent.isolation],
         )
+
+    def _side_of(self, run: Run) -> ChildSide:
+        progress = functools.partial(self._reports.news.progress, run.tenant, run.dispatch)
+        return ChildSide(progress)
 
     async def _fetch(self, run: Run) -> None:
         """Start the attempt with a payload that is not in its dispatch."""
@@ -138,12 +156,15 @@ class Running:
 
     # -- what executors tell
 
-    def begun(self, run: Run) -> None:
+    def begun(self, run: Run, *, waited: bool = False) -> None:
         """The handler runs now."""
         dispatch = run.dispatch
         self._reports.news.begun(run.tenant, dispatch)
-        if dispatch.heartbeat is not None and run.context is not None:
-            run.context.heard_at = time.monotonic()
+        if waited and run.timer is not None:
+            run.timer.cancel()
+            run.timer = self._loop.call_later(run.timeout, self._late, run)
+        if dispatch.heartbeat is not None and run.side is not None:
+            run.side.heard_at = time.monotonic()
             run.watch = self._loop.call_later(dispatch.heartbeat, self._listen, run)
 
     def ended(self, run: Run, data: bytes | None, failure: Failure | None) -> None:
@@ -181,10 +202,10 @@ class Running:
 
     def _listen(self, run: Run) -> None:
         """Look at when the handler was heard last, and again when it may have been too long ago."""
-        context, heartbeat = run.context, run.dispatch.heartbeat
-        if context is None or heartbeat is None or run.ended:
+        side, heartbeat = run.side, run.dispatch.heartbeat
+        if side is None or heartbeat is None or run.ended:
             return
-        left = heartbeat - (time.monotonic() - context.heard_at)
+        left = heartbeat - (time.monotonic() - side.heard_at)
         if left > 0:
             run.watch = self._loop.call_later(left, self._listen, run)
         else:
@@ -200,8 +221,12 @@ class Running:
             run.timer.cancel()
         run.timer = self._loop.call_later(_GRACE_SECONDS, self._give_up, run)
 
-    def _give_up(self, run: Run) -> None:
+    def _give_up(self, run: Run, *, killed: bool = False) -> None:
         if run.ended:
+            return
+        if not killed and run.executor.kill(run):
+            last = functools.partial(self._give_up, run, killed=True)
+            run.timer = self._loop.call_later(_GRACE_SECONDS, last)
             return
         run.ended = True
         _LOG.error(
@@ -213,8 +238,8 @@ class Running:
 
     def _tell_to_stop(self, run: Run, why: Stop) -> None:
         run.stop = why
-        if run.context is not None:
-            run.context.cancel()
+        if run.side is not None:
+            run.side.cancel()
         run.executor.stop(run)
         if run.task is not None:
             # Not at once: a task that is cancelled before its first step never reaches its end.

@@ -106,7 +106,7 @@ def run_agents(  # noqa: PLR0913  each is an option of the command
     if here not in sys.path:
         sys.path.insert(0, here)  # as `python -m` has it, and so the processes of a pool
     if processes is None and scaling is None:
-        run_host(load(modules), options)
+        run_host(load(modules), options, places=modules)
     else:
         run(_keep(LocalPool(modules, options, hosts=processes or 1, scaling=scaling)))
 
