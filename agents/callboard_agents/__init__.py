@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from callboard_agents.agent import Agent, agent
-from callboard_agents.attempts import Attempts
-from callboard_agents.context import Context
-from callboard_agents.failures import GiveUp
-from callboard_agents.host import Host
-from callboard_agents.host_process import run_host
-from callboard_agents.loading import load
-from callboard_agents.options import HostOptions
-from callboard_agents.pool import LocalPool
-from callboard_agents.spawning import Child
+import importlib
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from callboard_agents.agent import Agent, agent  # a module has the same name: bound here for good
+
+if TYPE_CHECKING:
+    from callboard_agents.attempts import Attempts
+    from callboard_agents.context import Context
+    from callboard_agents.failures import GiveUp
+    from callboard_agents.host import Host
+    from callboard_agents.host_process import run_host
+    from callboard_agents.loading import load
+    from callboard_agents.options import HostOptions
+    from callboard_agents.pool import LocalPool
+    from callboard_agents.spawning import Child
 
 __all__ = [
     "Agent",
@@ -26,3 +32,31 @@ __all__ = [
     "load",
     "run_host",
 ]
+
+_PLACES = MappingProxyType(
+    {
+        "Attempts": "callboard_agents.attempts",
+        "Child": "callboard_agents.spawning",
+        "Context": "callboard_agents.context",
+        "GiveUp": "callboard_agents.failures",
+        "Host": "callboard_agents.host",
+        "HostOptions": "callboard_agents.options",
+        "LocalPool": "callboard_agents.pool",
+        "load": "callboard_agents.loading",
+        "run_host": "callboard_agents.host_process",
+    }
+)
+"""Where a name lives. It is loaded when it is first used: children are small, and start fast."""
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name (PEP 562)."""
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_PLACES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

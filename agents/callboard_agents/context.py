@@ -16,14 +16,17 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass
-from typing import Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
-from callboard_agents.spawning import Child, Spawn, Spawner
+from callboard_agents.spawn import Spawn, Spawner
 from callboard_broker.bounds import check_size
 from callboard_broker.encoding import encode_payload
 from callboard_broker.errors import BadInput
-from callboard_broker.options import TaskOptions
 from callboard_broker.posts import Parent
+
+if TYPE_CHECKING:
+    from callboard_agents.spawning import Child
+    from callboard_broker.options import TaskOptions
 
 __all__ = ["Context", "HostSide", "Told"]
 

@@ -10,15 +10,14 @@ import functools
 import re
 import typing
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import msgspec
-import pydantic
 
-from callboard_broker.bounds import MAX_DEPTH, check_document
 from callboard_broker.errors import BadInput
 
-__all__ = ["Reader", "reader"]
+__all__ = ["Reader", "join", "reader", "shown"]
 
 Reader = Callable[[bytes | msgspec.Raw], Any]
 
@@ -35,10 +34,11 @@ def reader(annotation: Any) -> Reader:
         annotation = type(None)
     try:
         if _is_pydantic(annotation):
-            return functools.partial(_read_pydantic, _adapter(annotation))
+            found: Reader = _models().reader(annotation)
+            return found
         decoder = msgspec.json.Decoder(annotation, dec_hook=_nested)
         _refuse_strange(msgspec.inspect.type_info(annotation))
-    except (TypeError, pydantic.errors.PydanticUserError) as error:
+    except TypeError as error:
         raise BadInput("payload", f"cannot be read into {annotation!r}: {error}") from error
     return functools.partial(_read_msgspec, decoder)
 
@@ -49,23 +49,12 @@ def _read_msgspec(decoder: msgspec.json.Decoder[Any], data: bytes | msgspec.Raw)
     except msgspec.ValidationError as error:
         raise _explain(error) from error
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise BadInput("payload", _shown(str(error))) from error
-
-
-def _read_pydantic(adapter: pydantic.TypeAdapter[Any], data: bytes | msgspec.Raw) -> Any:
-    raw = bytes(data)
-    try:
-        check_document(raw, depth=MAX_DEPTH, field="payload")
-        return adapter.validate_json(raw, strict=True)
-    except pydantic.ValidationError as error:
-        raise _explain_pydantic(error) from error
+        raise BadInput("payload", shown(str(error))) from error
 
 
 def _is_pydantic(annotation: Any) -> bool:
     if isinstance(annotation, type) and not typing.get_args(annotation):
-        return issubclass(annotation, pydantic.BaseModel) or hasattr(
-            annotation, "__pydantic_validator__"
-        )
+        return hasattr(annotation, "__pydantic_validator__")
     return any(_is_pydantic(part) for part in typing.get_args(annotation))
 
 
@@ -91,17 +80,12 @@ def _refuse_strange(info: msgspec.inspect.Type) -> None:
             stack += part
 
 
-@functools.cache
-def _adapter(annotation: Any) -> pydantic.TypeAdapter[Any]:
-    return pydantic.TypeAdapter(annotation)
-
-
 def _nested(kind: type, value: Any) -> Any:
     """Read a pydantic model that is a field of a struct or dataclass."""
     if kind is object:
         return value
     # In its JSON form, because pydantic takes a date as text from JSON only.
-    return _adapter(kind).validate_json(msgspec.json.encode(value), strict=True)
+    return _models().adapter(kind).validate_json(msgspec.json.encode(value), strict=True)
 
 
 def _explain(error: msgspec.ValidationError) -> BadInput:
@@ -110,29 +94,27 @@ def _explain(error: msgspec.ValidationError) -> BadInput:
     if not text:
         text, place = place, "$"
     field = place.rstrip("`").removeprefix("$").lstrip(".")
-    if isinstance(error.__cause__, pydantic.ValidationError):
-        inner = _explain_pydantic(error.__cause__)
+    if hasattr(error.__cause__, "error_count"):
+        inner = _models().explain(error.__cause__)
         joined = inner.field if inner.field != "payload" else ""
-        return BadInput(_join(field, joined), inner.reason)
+        return BadInput(join(field, joined), inner.reason)
     if named := _NAMED_FIELD.search(text):
-        field = _join(field, named.group(1))
-    return BadInput(_shown(field) or "payload", _shown(text))
+        field = join(field, named.group(1))
+    return BadInput(shown(field) or "payload", shown(text))
 
 
-def _explain_pydantic(error: pydantic.ValidationError) -> BadInput:
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    field = ""
-    for part in first["loc"]:
-        field = f"{field}[{part}]" if isinstance(part, int) else _join(field, part)
-    more = error.error_count() - 1
-    reason = first["msg"] + (f" (and {more} more)" if more else "")
-    return BadInput(_shown(field) or "payload", _shown(reason))
+def _models() -> ModuleType:
+    """What reads pydantic's models; not loaded where no agent has one."""
+    from callboard_agents import payload_models  # noqa: PLC0415  see above
+
+    return payload_models
 
 
-def _join(field: str, name: str) -> str:
+def join(field: str, name: str) -> str:
+    """The name of a field within a field."""
     return f"{field}.{name}" if field and name and not name.startswith("[") else field + name
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """`text` for a person: bounded, and on one line."""
     return " ".join(text.split())[:_SHOWN]

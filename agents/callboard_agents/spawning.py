@@ -8,47 +8,18 @@ attempt gets another chance, once in each attempt: else a parent could never rec
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import Any, Self, cast
 
+from callboard_agents.spawn import Spawn
 from callboard_broker.client import Board, BoardOptions
 from callboard_broker.connection import Connection
 from callboard_broker.errors import TaskError
 from callboard_broker.handle import Handle
 from callboard_broker.options import TaskOptions
-from callboard_broker.posts import Parent
 from callboard_broker.rule import TaskState
 
-__all__ = ["Child", "Children", "Spawn", "Spawner"]
-
-_MAX_KEY = 256
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spawn:
-    """What a handler wants posted. label: which of the parent's children it is."""
-
-    parent: Parent
-    tenant: str
-    label: str
-    capability: str
-    payload: Any
-    priority: int
-    timeout: float | None
-    options: TaskOptions
-
-    def key(self, again: int) -> str:
-        """The idempotency key of the child, or of the `again`-th one that takes its place."""
-        key = f"{self.parent.task}/{self.label}" + (f"/again/{again}" if again else "")
-        if len(key) <= _MAX_KEY:
-            return key
-        return f"spawn/{hashlib.sha256(key.encode()).hexdigest()}"
-
-
-Spawner = Callable[[Spawn], Coroutine[Any, Any, "Child"]]
+__all__ = ["Child", "Children"]
 
 
 class Child:

@@ -11,7 +11,6 @@ import math
 from typing import Any
 
 import msgspec
-from pydantic import BaseModel
 
 from callboard_broker.bounds import MAX_DEPTH, check_document
 from callboard_broker.errors import BadInput
@@ -37,9 +36,14 @@ def encode_payload(value: Any, *, field: str = "payload", depth: int = MAX_DEPTH
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, BaseModel):
+    if _is_model(value):
         return value.model_dump(mode="json")
     raise TypeError(f"a {type(value).__name__} is no data")
+
+
+def _is_model(value: Any) -> bool:
+    """Whether it is a model of pydantic, which is not imported just for asking."""
+    return hasattr(type(value), "__pydantic_validator__") and hasattr(value, "model_dump")
 
 
 def _refuse_not_finite(value: Any, field: str) -> None:
@@ -58,6 +62,6 @@ def _refuse_not_finite(value: Any, field: str) -> None:
     elif dataclasses.is_dataclass(value):
         for part in dataclasses.fields(value):
             _refuse_not_finite(getattr(value, part.name), f"{field}.{part.name}")
-    elif isinstance(value, BaseModel):
+    elif _is_model(value):
         for name in type(value).model_fields:
             _refuse_not_finite(getattr(value, name), f"{field}.{name}")

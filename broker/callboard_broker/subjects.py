@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 
 from callboard_broker.errors import BadInput
-from callboard_config.section import RESERVED_TENANTS
+from callboard_config.reserved import RESERVED_TENANTS
 
 __all__ = [
     "ALL_TENANTS",

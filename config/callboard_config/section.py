@@ -13,18 +13,16 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from callboard_config.reserved import RESERVED_TENANTS
+
 __all__ = [
     "DISAGREEMENT",
-    "RESERVED_TENANTS",
     "Name",
     "Section",
     "StorePath",
     "TenantName",
     "disagreement",
 ]
-
-RESERVED_TENANTS = frozenset({"all", "refused", "shared"})
-"""Words that stand where a tenant's name stands in a subject or a question."""
 
 DISAGREEMENT = "disagreement"
 

@@ -13,7 +13,7 @@ import pytest
 
 from callboard_agents import Child, Context
 from callboard_agents.context import HostSide
-from callboard_agents.spawning import Spawn
+from callboard_agents.spawn import Spawn
 from callboard_broker.errors import BadInput, TooLarge
 
 

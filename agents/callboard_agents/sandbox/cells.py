@@ -118,8 +118,8 @@ class Cells:
 def _open_up(_function: object, path: str, _error: object) -> None:
     """A child may have closed its folders even to itself."""
     os.chmod(os.path.dirname(path), 0o700)
-    os.chmod(path, 0o700, follow_symlinks=True) if not os.path.islink(path) else None
     if os.path.isdir(path) and not os.path.islink(path):
+        os.chmod(path, 0o700)
         shutil.rmtree(path)
     else:
         os.unlink(path)

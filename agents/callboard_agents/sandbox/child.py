@@ -6,10 +6,9 @@ cannot be entered ends it before its task: it says so and never runs the handler
 
 from __future__ import annotations
 
-import asyncio
 import errno
+import gc
 import os
-import signal
 import socket
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -20,10 +19,10 @@ from callboard_agents.agent import Agent
 from callboard_agents.failures import failure_of
 from callboard_agents.results import encode_result
 from callboard_agents.sandbox.cells import Cell
-from callboard_agents.sandbox.channel import FAILED, RESULT, frame
-from callboard_agents.sandbox.grant import CellPlan, Grant
+from callboard_agents.sandbox.channel import CANCEL, FAILED, RESULT, frame, join
+from callboard_agents.sandbox.grant import CellPlan, Grant, TaskHeader
 from callboard_agents.sandbox.landlock import restrict_to
-from callboard_agents.sandbox.remote import ChildContext, Remote
+from callboard_agents.sandbox.remote import ChildContext, ChildLoop, Remote, capture
 from callboard_agents.sandbox.rlimits import MIB, limit_this_process, user_tasks
 from callboard_agents.sandbox.seccomp import Filter
 from callboard_agents.sandbox.syscalls import die_with_parent, no_new_privileges
@@ -31,6 +30,7 @@ from callboard_broker.wire import Failure, encode
 
 __all__ = ["Birth", "live"]
 
+_SAMPLE = b'{"task":"1","attempt":1,"tenant":"a","capability":"a","seconds":1.0}'
 _CHANNEL = 3
 _NICER = 5
 _MOST_FILES = 1 << 16
@@ -39,7 +39,8 @@ _MOST_FILES = 1 << 16
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Birth:
     """What the zygote gives its child. layers: those that it must enter. calls: the filter of
-    system calls. mapped: address space at birth. nothing: a descriptor of /dev/null."""
+    system calls. mapped: address space at birth. nothing: a descriptor of /dev/null. loop: of an
+    async agent."""
 
     agent: Agent[..., Any]
     plan: CellPlan
@@ -49,6 +50,7 @@ class Birth:
     mapped: int
     nothing: int
     zygote: int
+    loop: ChildLoop | None
 
 
 def live(birth: Birth, channel: socket.socket) -> NoReturn:
@@ -61,25 +63,28 @@ def live(birth: Birth, channel: socket.socket) -> NoReturn:
 
 
 def _live(birth: Birth, inherited: socket.socket) -> int:
-    loop: asyncio.AbstractEventLoop | None = None
+    loop = birth.loop
     try:
         channel = _keep_only(inherited, birth)
-        if birth.agent.is_async and birth.plan.command is None:
-            loop = asyncio.new_event_loop()  # its own sockets are made before none can be
+        if loop is not None:
+            loop.begin()
         _enter(birth)
     except OSError as error:
         failure = Failure("IsolationMissing", f"a layer of isolation failed: {error}")
         inherited.sendall(frame(FAILED, 0, encode(failure)))
         return 1
     remote = Remote(channel, loop)
+    capture(remote)
+    _warm_up(loop)
     header, payload = remote.await_task()
     context = ChildContext(header, remote)
-    remote.capture_output()
+    gc.enable()
     data, failure_found = _run(birth, payload, context, remote)
     if failure_found is not None:
         remote.say(FAILED, encode(failure_found))
     else:
         remote.say(RESULT, data or b"null")
+    remote.await_end()
     return 0
 
 
@@ -117,17 +122,30 @@ def _enter(birth: Birth) -> None:
         os.setresgid(cell.uid, cell.uid, cell.uid)
         os.setresuid(cell.uid, cell.uid, cell.uid)
     die_with_parent(birth.zygote)
-    os.environ.clear()
-    os.environ.update(
-        PATH="/usr/local/bin:/usr/bin:/bin", HOME=cell.place, TMPDIR=cell.place, LANG="C.UTF-8"
-    )
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.environ["HOME"] = os.environ["TMPDIR"] = cell.place
     no_new_privileges()
     if cell.ruleset is not None:
         restrict_to(cell.ruleset)
         os.close(cell.ruleset)
     if birth.calls is not None:
         birth.calls.enter(os.getpid())
+
+
+def _warm_up(loop: ChildLoop | None) -> None:
+    """Touch what every task needs: memory that is shared with the zygote is copied at its first
+    use, which may as well be before there is a task to be late for."""
+    with socket.socket(fileno=os.dup(_CHANNEL)) as channel:
+        nobody = Remote(channel, None)
+        ChildContext(msgspec.json.decode(_SAMPLE, type=TaskHeader), nobody)
+        list(nobody.frames.feed(frame(CANCEL, 0, join(_SAMPLE, b"null"))))
+    encode_result({"warm": [1, 2.5, None]})
+    encode(Failure("", ""))
+    if loop is not None:
+        loop.run_until_complete(_nothing())
+
+
+async def _nothing() -> None:
+    """Be run."""
 
 
 def _run(

@@ -87,4 +87,5 @@ class Heard(Protocol):
         to the grant's output_mb), `blob_get` or `checkpoint`."""
 
     def ended(self, ending: Ending) -> None:
-        """It is gone and reaped; said exactly once, and nothing after it."""
+        """It has said its last word, or was reaped without one; said exactly once, and nothing
+        after it. Whatever is left of it is being killed."""

@@ -1,7 +1,7 @@
 """The layers between a child process and its host: their names, and which this host offers.
 
-What a kernel says of itself is not believed: `python -m callboard_agents.sandbox.layers` enters each
-layer in a child of its own and reports what came of it.
+What a kernel says of itself is not believed: `python -m callboard_agents.sandbox.layers` enters
+each layer in a child of its own and reports what came of it.
 """
 
 from __future__ import annotations

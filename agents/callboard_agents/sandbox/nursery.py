@@ -1,7 +1,8 @@
 """The host's side of its child processes: prepared ahead of time, each for exactly one task.
 
-The zygote forks them and reaps them; the host talks with each over a socket of its own. What a child
-says is bounded before it is looked at, and its end is what the kernel reports, not what it says.
+The zygote forks them and reaps them; the host talks with each over a socket of its own. What a
+child says is bounded before it is looked at, and its end is what the kernel reports, not what it
+says.
 """
 
 from __future__ import annotations
@@ -60,11 +61,12 @@ class Child:
     """One prepared process; good for one task."""
 
     def __init__(
-        self, nursery: Nursery, number: int, plan: CellPlan, channel: socket.socket
+        self, nursery: Nursery, born: dict[str, int], plan: CellPlan, channel: socket.socket
     ) -> None:
         self.layers: tuple[str, ...] = tuple(sorted(nursery.layers))
         self.plan = plan
-        self.number = number
+        self.number = born["born"]
+        self.pid = born["pid"]
         self._nursery = nursery
         self._channel = channel
         self._loop = asyncio.get_running_loop()
@@ -121,8 +123,6 @@ class Child:
             self._heard.ended(Ending(failure=Failure("Crashed", why), layers=self.layers))
 
     def _ending(self, report: dict[str, Any], usage: Usage) -> Ending:
-        if self._failure is None and self._result is not None and not self._killed:
-            return Ending(result=self._result, usage=usage, layers=self.layers)
         failure = self._failure or _why(report, usage, self.plan.grant, killed=self._killed)
         return Ending(failure=failure, usage=usage, layers=self.layers)
 
@@ -159,13 +159,12 @@ class Child:
         try:
             data = self._channel.recv(_READ)
         except BlockingIOError:
-            # Reaped with all that it had started, so that nobody is left to say more.
-            data = b"" if self._nursery.is_gone(self) else None
+            if self._nursery.is_gone(self):  # with all that it had started: nobody can say more
+                self._close()
+            return
         except OSError as error:
             _LOG.debug("a child's channel: %s", error)
             data = b""
-        if data is None:
-            return
         if not data:
             self._close()
             return
@@ -177,15 +176,17 @@ class Child:
 
     def _hear(self, verb: int, number: int, body: bytes) -> None:
         heard = self._heard
-        if heard is None or self._failure is not None or self._result is not None:
+        if heard is None:
             return
         if verb == RESULT:
             self._result = body
+            self._last_word()
         elif verb == FAILED:
             try:
                 self._failure = msgspec.json.decode(body, type=Failure)
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 self._failure = Failure("Crashed", f"its last words cannot be read: {error}")
+            self._last_word()
         else:
             try:
                 kind, data = split(body)
@@ -198,6 +199,20 @@ class Child:
                 heard.told(said, data)
             else:
                 heard.asked(number, said, data)
+
+    def _last_word(self) -> None:
+        """It has said its end: nothing of it counts any more, and it is not waited for."""
+        heard, self._heard = self._heard, None
+        if heard is None:
+            return
+        wall = time.monotonic() - self._begun
+        usage = measured(self.pid, self._nursery.resident_mb, wall)
+        result = self._result if not self._killed else None
+        failure = self._failure
+        if result is None and failure is None:
+            failure = Failure("Crashed", "it was killed by its host")
+        self._nursery.kill(self)
+        heard.ended(Ending(result=result, failure=failure, usage=usage, layers=self.layers))
 
     def _too_long(self, verb: int, size: int) -> None:
         granted = self.plan.grant.output_mb
@@ -221,12 +236,14 @@ class Nursery:
     """Prepared children by capability. layers: those that its children really have.
 
     over: set when the zygote has ended by itself; every child has had its end before.
+    resident_mb: what every child begins with.
     """
 
     def __init__(
-        self, control: socket.socket, plans: Sequence[CellPlan], layers: frozenset[str]
+        self, control: socket.socket, plans: Sequence[CellPlan], told: dict[str, Any]
     ) -> None:
-        self.layers = layers
+        self.layers = frozenset[str](told["ready"])
+        self.resident_mb: float = told["resident_mb"]
         self.over = asyncio.Event()
         self._control = control
         self._plans = list(plans)
@@ -323,7 +340,7 @@ class Nursery:
     def _born(self, message: dict[str, int], channel: socket.socket) -> None:
         plan = message["plan"]
         self._coming[plan] -= 1
-        child = Child(self, message["born"], self._plans[plan], channel)
+        child = Child(self, message, self._plans[plan], channel)
         self._children[child.number] = child
         self._offer(plan, child, taken=False)
 
@@ -380,21 +397,15 @@ async def open_nursery(
     os.chmod(base, 0o711)  # noqa: S103  children of other uids pass through to their own folder
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)
-    zygote = subprocess.Popen(
-        [sys.executable, "-m", "callboard_agents.sandbox.zygote", str(theirs.fileno())],
-        env=_environment(),
-        pass_fds=(theirs.fileno(),),
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    zygote = _start(theirs)
     theirs.close()
     try:
         orders = {"places": list(places), "plans": list(plans), "base": base, "path": sys.path}
-        layers = await _introduce(ours, encode(orders))
-        missing = sorted(require - layers)
+        told = await _introduce(ours, encode(orders))
+        missing = sorted(require - set(told["ready"]))
         if missing:
             raise BadInput("isolation.require", f"children cannot have {', '.join(missing)}")
-        nursery = Nursery(ours, plans, layers)
+        nursery = Nursery(ours, plans, told)
         try:
             yield nursery
         finally:
@@ -405,12 +416,28 @@ async def open_nursery(
         shutil.rmtree(base, ignore_errors=True)
 
 
-async def _introduce(control: socket.socket, orders: bytes) -> frozenset[str]:
-    """Tell the zygote what is wanted; return the layers that it offers."""
+def _start(theirs: socket.socket) -> subprocess.Popen[bytes]:
+    """From the main thread, or the zygote ends with the thread that called."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "callboard_agents.sandbox.zygote", str(theirs.fileno())],
+        env=_environment(),
+        pass_fds=(theirs.fileno(),),
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+async def _introduce(control: socket.socket, orders: bytes) -> dict[str, Any]:
+    """Tell the zygote what is wanted; return what it offers."""
     control.send(orders)
     loop = asyncio.get_running_loop()
-    readable = loop.create_future()
-    loop.add_reader(control, lambda: readable.done() or readable.set_result(None))
+    readable: asyncio.Future[None] = loop.create_future()
+
+    def came() -> None:
+        if not readable.done():
+            readable.set_result(None)
+
+    loop.add_reader(control, came)
     try:
         async with asyncio.timeout(_READY_SECONDS):
             await readable
@@ -421,10 +448,10 @@ async def _introduce(control: socket.socket, orders: bytes) -> frozenset[str]:
     said = control.recv(_MESSAGE)
     if not said:
         raise BadInput("agents", "the process that loads them for children died; see its output")
-    answer = json.loads(said)
+    answer: dict[str, Any] = json.loads(said)
     if "refused" in answer:
         raise BadInput(answer["field"], answer["refused"].removeprefix(f"{answer['field']}: "))
-    return frozenset(answer["ready"])
+    return answer
 
 
 def _environment() -> dict[str, str]:
@@ -451,6 +478,19 @@ def _sweep() -> None:
         if owner.isdigit() and not os.path.exists(f"/proc/{owner}"):
             with contextlib.suppress(OSError):
                 shutil.rmtree(os.path.join(folder, name))
+
+
+def measured(pid: int, resident_mb: float, wall: float) -> Usage:
+    """What a child that still lives has used, on the kernel's word."""
+    try:
+        with open(f"/proc/{pid}/schedstat", encoding="ascii") as found:
+            cpu = int(found.read().split()[0]) / 1e9
+        with open(f"/proc/{pid}/status", encoding="ascii") as found:
+            peak = next(line for line in found if line.startswith("VmHWM:"))
+    except (OSError, StopIteration, IndexError) as error:  # killed in this very moment
+        _LOG.debug("what process %d has used is not known: %s", pid, error)
+        return Usage(wall_s=wall)
+    return Usage(cpu, max(0.0, int(peak.split()[1]) / 1024 - resident_mb), wall)
 
 
 def _why(report: dict[str, Any], usage: Usage, grant: Grant, *, killed: bool) -> Failure:

@@ -1,7 +1,7 @@
 """The host as a child sees it: one socket, by which it tells, asks, and hears.
 
-A coroutine awaits its answers on the child's loop; a plain function looks for a cancellation when it
-asks `ctx.cancelled`, and awaits by `ctx.wait`.
+A coroutine awaits its answers on the child's loop; a plain function looks for a cancellation when
+it asks `ctx.cancelled`, and awaits by `ctx.wait`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import itertools
 import json
 import logging
 import select
+import selectors
 import socket
 import sys
 import time
 from collections.abc import Coroutine
-from typing import Any, TextIO, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
 
 import msgspec
 
@@ -33,20 +34,40 @@ from callboard_agents.sandbox.channel import (
     split,
 )
 from callboard_agents.sandbox.grant import TaskHeader
-from callboard_agents.spawning import Child, Spawn
+from callboard_agents.spawn import Spawn
 from callboard_broker import errors
 from callboard_broker.errors import BadInput, TaskError
 from callboard_broker.rule import TaskState
 from callboard_broker.wire import Failure, encode
 
-__all__ = ["ChildContext", "Remote"]
+__all__ = ["ChildContext", "ChildLoop", "Remote", "capture", "prepare_logging"]
 
 _READ = 256 * 1024
 _NO_BOUND = 1 << 31
 _LINES, _LINE = 1000, 2048
 _SOON = 0.1  # seconds within which one sign of life is enough
 
+if TYPE_CHECKING:
+    from callboard_agents.spawning import Child
+
 T = TypeVar("T")
+
+
+class ChildLoop(asyncio.SelectorEventLoop):
+    """An event loop that is made before the fork, so it has no descriptor until `begin`."""
+
+    def __init__(self) -> None:
+        super().__init__(selectors.PollSelector())
+
+    def _make_self_pipe(self) -> None:
+        """Not yet."""
+
+    def begin(self) -> None:
+        """In the child."""
+        asyncio.SelectorEventLoop._make_self_pipe(self)  # type: ignore[attr-defined]  # noqa: SLF001  its base's
+
+    def __del__(self) -> None:
+        """It ends with its process."""
 
 
 class Remote:
@@ -55,7 +76,7 @@ class Remote:
     def __init__(self, channel: socket.socket, loop: asyncio.AbstractEventLoop | None) -> None:
         self._channel = channel
         self._loop = loop
-        self._frames = Frames(dict.fromkeys((START, ANSWER, REFUSE, CANCEL), _NO_BOUND))
+        self.frames = Frames(dict.fromkeys((START, ANSWER, REFUSE, CANCEL), _NO_BOUND))
         self._numbers = itertools.count(1)
         self._asked: dict[int, asyncio.Future[bytes]] = {}
         self._task: asyncio.Task[Any] | None = None
@@ -68,7 +89,7 @@ class Remote:
             data = self._channel.recv(_READ)
             if not data:
                 raise SystemExit
-            for verb, _, body in self._frames.feed(data):
+            for verb, _, body in self.frames.feed(data):
                 if verb == START:
                     header, payload = split(body)
                     return msgspec.json.decode(header, type=TaskHeader), payload
@@ -77,6 +98,11 @@ class Remote:
         """Send the last word."""
         self._channel.setblocking(True)
         self._channel.sendall(frame(verb, 0, data))
+
+    def await_end(self) -> None:
+        """Wait until the host has looked at what this process has used, and kills it."""
+        while self._channel.recv(_READ):
+            pass
 
     def tell(self, kind: str, data: bytes) -> None:
         """Tell the host; nothing comes back."""
@@ -92,7 +118,8 @@ class Remote:
     async def ask(self, kind: str, data: bytes) -> bytes:
         """Ask the host. Raises the error that it gives."""
         number = next(self._numbers)
-        answer = self._asked[number] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._asked[number] = answer
         self._send(frame(ASKED, number, join(kind.encode(), data)))
         try:
             return await answer
@@ -119,12 +146,6 @@ class Remote:
         if self._task is None and select.select([self._channel], [], [], 0)[0]:
             self._read()
 
-    def capture_output(self) -> None:
-        """From here on what is printed and logged is told to the host, line by line."""
-        lines = cast("TextIO", _Lines(self))
-        sys.stdout = sys.stderr = lines
-        logging.basicConfig(stream=lines, level=logging.INFO, format="%(message)s", force=True)
-
     def _send(self, data: bytes) -> None:
         self._channel.setblocking(True)
         self._channel.sendall(data)
@@ -133,7 +154,7 @@ class Remote:
         data = self._channel.recv(_READ)
         if not data:
             raise SystemExit  # the host is gone
-        for verb, number, body in self._frames.feed(data):
+        for verb, number, body in self.frames.feed(data):
             if verb == CANCEL:
                 self.cancelled = True
                 if self._task is not None:
@@ -218,8 +239,8 @@ class _RemoteChild:
 class _Lines:
     """Standard output and error: whole lines, a bounded number of them."""
 
-    def __init__(self, remote: Remote) -> None:
-        self._remote = remote
+    def __init__(self) -> None:
+        self.remote: Remote | None = None
         self._left = _LINES
         self._text = ""
 
@@ -242,10 +263,25 @@ class _Lines:
         return False
 
     def _tell(self, line: str) -> None:
-        if self._left > 0:
+        if self._left > 0 and self.remote is not None:
             self._left -= 1
             text = line[:_LINE].encode("utf-8", "backslashreplace").decode()
-            self._remote.tell("log", encode({"text": text}))
+            self.remote.tell("log", encode({"text": text}))
+
+
+_lines = _Lines()
+
+
+def prepare_logging() -> None:
+    """In the zygote: what children will log goes where they will print."""
+    stream = cast("TextIO", _lines)
+    logging.basicConfig(stream=stream, level=logging.INFO, format="%(message)s", force=True)
+
+
+def capture(remote: Remote) -> None:
+    """In a child: what is printed and logged is told to the host, line by line."""
+    _lines.remote = remote
+    sys.stdout = sys.stderr = cast("TextIO", _lines)
 
 
 def _error(failure: Failure) -> Exception:

@@ -86,7 +86,7 @@ class Filter:
     def enter(self, pid: int) -> None:
         """Hold this process to the filter, for good. Needs no_new_privs. pid: its own."""
         for at in self._pids:
-            self._buffer[at : at + 4] = struct.pack("=I", pid)
+            struct.pack_into("=I", self._buffer, at, pid)
         prctl(_SET_SECCOMP, _FILTER, ctypes.byref(self._header))
 
 

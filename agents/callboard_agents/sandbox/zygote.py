@@ -29,6 +29,7 @@ from callboard_agents.sandbox.child import Birth, live
 from callboard_agents.sandbox.grant import CellPlan
 from callboard_agents.sandbox.layers import probe
 from callboard_agents.sandbox.namespaces import first_uid, leave, mount_private
+from callboard_agents.sandbox.remote import ChildLoop, prepare_logging
 from callboard_agents.sandbox.seccomp import filter_for_all, filter_for_child
 from callboard_agents.sandbox.syscalls import die_with_parent, no_new_privileges
 from callboard_broker.errors import BadInput
@@ -37,6 +38,7 @@ __all__ = ["Orders", "main"]
 
 _MESSAGE = 1024 * 1024
 _READABLE = ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/localtime", "/etc/ssl")
+_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 
 
@@ -97,10 +99,15 @@ class Zygote:
 
     def run(self) -> None:
         """Do what the host wants until it is gone."""
+        os.environ.clear()
+        os.environ.update(_ENVIRONMENT)
+        prepare_logging()
+        self._loop = ChildLoop()
+        gc.disable()  # until a child's task begins: a collection would touch what is shared
         gc.collect()
         gc.freeze()
         self._mapped, self._resident_kb = _memory()
-        self._tell({"ready": sorted(self.layers)})
+        self._tell({"ready": sorted(self.layers), "resident_mb": self._resident_kb / 1024})
         self._poll.register(self._control, select.EPOLLIN)
         try:
             while self._turn():
@@ -145,6 +152,7 @@ class Zygote:
                     mapped=self._mapped,
                     nothing=self._nothing,
                     zygote=zygote,
+                    loop=self._loop if self._agents[plan].is_async else None,
                 ),
                 theirs,
             )
@@ -164,7 +172,8 @@ class Zygote:
         os.close(child.pidfd)
         del self._by_pidfd[child.pidfd]
         cell = child.cell
-        starved = cell.group is not None and cell.group.ran_out()
+        killed = os.WIFSIGNALED(status)
+        starved = killed and cell.group is not None and cell.group.ran_out()
         self._tell(
             {
                 "gone": number,
