@@ -1,37 +1,93 @@
-"""What a child process may say to its host of one attempt."""
+"""What a child process may say to its host of one attempt, and have done by it.
+
+Everything is bytes of a process that is not trusted: each is bounded, and read into a type of its
+own, before anything is done. The parent of what is spawned is the attempt, whatever the child says.
+"""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
+from typing import Annotated, Any, cast
 
 import msgspec
+from msgspec import Meta, Raw
 
+from callboard_agents.spawn import Spawn, Spawner
+from callboard_agents.spawning import Child
 from callboard_broker.bounds import check_document, check_size
+from callboard_broker.encoding import encode_payload
 from callboard_broker.errors import BadInput
-from callboard_broker.posts import Amount, Unit
+from callboard_broker.options import TaskOptions
+from callboard_broker.posts import Amount, Parent, Unit
 
 __all__ = ["ChildSide"]
 
 _MAX_TOLD = 64 * 1024
 _MAX_UNITS = 16
 
-_skim = msgspec.json.Decoder(msgspec.Raw).decode
+_MAX_CHILDREN = 10_000
+_LOG = logging.getLogger("callboard.agent")
+
+
+class _Wanted(msgspec.Struct, forbid_unknown_fields=True):
+    """A child that shall be posted."""
+
+    label: Annotated[str, Meta(max_length=256)]
+    capability: Annotated[str, Meta(max_length=256)]
+    payload: Raw = Raw(b"null")
+    priority: int = 5
+    timeout: float | None = None
+    options: dict[str, Any] = {}  # read by whoever posts, as those of any poster
+
+
+class _Named(msgspec.Struct, forbid_unknown_fields=True):
+    """A child that was posted."""
+
+    id: Annotated[str, Meta(max_length=256)]
+    reason: Annotated[str, Meta(max_length=1000)] = ""
+
+
+class _Line(msgspec.Struct):
+    text: Annotated[str, Meta(max_length=4096)]
+
+
+_skim = msgspec.json.Decoder(Raw).decode
 _units = msgspec.json.Decoder(dict[Unit, Amount]).decode
+_wanted = msgspec.json.Decoder(_Wanted).decode
+_named = msgspec.json.Decoder(_Named).decode
+_line = msgspec.json.Decoder(_Line).decode
 
 
 class ChildSide:
-    """The host's side of an attempt whose handler is elsewhere. progress: sends it on.
+    """The host's side of an attempt whose handler is elsewhere. progress: sends it on. spawn:
+    posts a child of `parent`, which is this attempt.
 
     heard_at: when it last gave a sign of life, of `time.monotonic()`. used: by unit, so far.
     """
 
-    __slots__ = ("_cancelled", "_progress", "heard_at", "used")
+    __slots__ = (
+        "_cancelled",
+        "_children",
+        "_parent",
+        "_progress",
+        "_spawn",
+        "_tenant",
+        "heard_at",
+        "used",
+    )
 
-    def __init__(self, progress: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, parent: Parent, tenant: str, *, progress: Callable[[bytes], None], spawn: Spawner
+    ) -> None:
         self.heard_at = 0.0
         self.used: dict[str, float] = {}
+        self._parent = parent
+        self._tenant = tenant
         self._progress = progress
+        self._spawn = spawn
+        self._children: dict[str, Child] = {}
         self._cancelled = False
 
     def tell(self, kind: str, data: bytes) -> None:
@@ -48,10 +104,54 @@ class ChildSide:
             self.heard_at = time.monotonic()
             if not self._cancelled:
                 self._progress(data)
+        elif kind == "log":
+            _LOG.info("task %s: %s", self._parent.task, _line(data).text)
+        else:
+            raise BadInput(kind[:40], "is nothing that a handler tells")
 
     async def ask(self, kind: str, data: bytes) -> bytes:
-        """Do what is wanted. Raises `BadInput`: nothing can be asked for yet."""
-        raise BadInput(kind, f"a handler in a child process cannot do that ({len(data)} bytes)")
+        """Do what is wanted, and return the answer.
+
+        Raises `BadInput` for what no handler asks, and what `Context.spawn` and `Child` raise.
+        """
+        try:
+            check_document(data, field=kind[:40])
+            if kind == "spawn":
+                return await self._post(_wanted(data))
+            if kind == "child_result":
+                return encode_payload(await self._child(_named(data)).result(), field="result")
+            if kind == "child_cancel":
+                named = _named(data)
+                await self._child(named).cancel(named.reason)
+                return b"null"
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise BadInput(kind[:40], str(error)[:300]) from error
+        raise BadInput(kind[:40], "is nothing that a host does for a handler")
+
+    async def _post(self, wanted: _Wanted) -> bytes:
+        if len(self._children) >= _MAX_CHILDREN:
+            raise BadInput("spawn", f"{_MAX_CHILDREN} children of one attempt are enough")
+        child = await self._spawn(
+            Spawn(
+                parent=self._parent,
+                tenant=self._tenant,
+                label=wanted.label,
+                capability=wanted.capability,
+                payload=wanted.payload,
+                priority=wanted.priority,
+                timeout=wanted.timeout,
+                options=cast("TaskOptions", wanted.options),
+            )
+        )
+        self._children[child.id] = child
+        answer: dict[str, Any] = {"id": child.id}
+        return msgspec.json.encode(answer)
+
+    def _child(self, named: _Named) -> Child:
+        found = self._children.get(named.id)
+        if found is None:
+            raise BadInput("id", f"{named.id!r} is no child of this attempt")
+        return found
 
     def cancel(self) -> None:
         """Nothing that it says is of interest any more, but for what it used."""

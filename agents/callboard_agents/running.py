@@ -30,6 +30,7 @@ from callboard_agents.processes import Processes
 from callboard_agents.reports import Reports
 from callboard_agents.run import Run, Stop
 from callboard_agents.threads import Threaded
+from callboard_broker.posts import Parent
 from callboard_broker.wire import Dispatch, Failure
 
 __all__ = ["Running"]
@@ -134,8 +135,13 @@ class Running:
         )
 
     def _side_of(self, run: Run) -> ChildSide:
-        progress = functools.partial(self._reports.news.progress, run.tenant, run.dispatch)
-        return ChildSide(progress)
+        dispatch = run.dispatch
+        return ChildSide(
+            Parent(dispatch.task, dispatch.attempt, dispatch.secret),
+            run.tenant,
+            progress=functools.partial(self._reports.news.progress, run.tenant, dispatch),
+            spawn=self._sides["inline"].spawn,
+        )
 
     async def _fetch(self, run: Run) -> None:
         """Start the attempt with a payload that is not in its dispatch."""

@@ -13,7 +13,9 @@ from callboard_config.section import Section, TenantName
 
 __all__ = ["IsolationSettings", "Layer", "TenantIsolation"]
 
-Layer = Literal["rlimits", "no_new_privs", "landlock", "seccomp", "cgroup", "uid", "namespaces"]
+Layer = Literal[
+    "rlimits", "no_new_privs", "landlock", "seccomp", "cgroup", "uid", "namespaces", "disk"
+]
 """What stands between a child process and its host; `callboard doctor` says which this one has."""
 
 Layers = Annotated[tuple[Layer, ...], Field(strict=False)]

@@ -22,6 +22,10 @@ from callboard_agents.processes import Processes
 from callboard_agents.resources import Resources
 from callboard_agents.run import Run
 from callboard_agents.sandbox import CellPlan, Ending, Usage
+from callboard_agents.spawn import Spawn
+from callboard_agents.spawning import Child
+from callboard_broker.errors import BadInput
+from callboard_broker.posts import Parent
 from callboard_broker.wire import Dispatch, Failure
 from tests.nurseries import ScriptedChild, ScriptedNursery, Zygotes
 
@@ -64,6 +68,13 @@ class Desk:
         self.processes.start(run, payload)
         return run
 
+    def side_of(self, run: Run) -> ChildSide:
+        parent = Parent(run.dispatch.task, run.dispatch.attempt, run.dispatch.secret)
+        return ChildSide(parent, run.tenant, progress=self.progress.append, spawn=self.spawn)
+
+    async def spawn(self, spawn: Spawn) -> Child:
+        raise BadInput("capability", f"nobody posts {spawn.capability} for {spawn.parent.task}")
+
     def stop(self, run: Run, why: Any) -> None:
         run.stop = why
         self.processes.stop(run)
@@ -85,9 +96,7 @@ async def desk(
         nursery = ScriptedNursery()
         kept = KeptNursery({"landlock": "this kernel has none"})
         kept.opened(nursery)
-        made.processes = Processes(
-            made, group, kept, policy or Policy(), lambda _run: ChildSide(made.progress.append)
-        )
+        made.processes = Processes(made, group, kept, policy or Policy(), made.side_of)
         yield made, nursery, kept
 
 

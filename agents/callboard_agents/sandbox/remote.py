@@ -36,6 +36,7 @@ from callboard_agents.sandbox.channel import (
 from callboard_agents.sandbox.grant import TaskHeader
 from callboard_agents.spawn import Spawn
 from callboard_broker import errors
+from callboard_broker.encoding import encode_payload
 from callboard_broker.errors import BadInput, TaskError
 from callboard_broker.rule import TaskState
 from callboard_broker.wire import Failure, encode
@@ -207,7 +208,7 @@ class ChildContext(Context):
         wanted = {
             "label": spawn.label,
             "capability": spawn.capability,
-            "payload": spawn.payload,
+            "payload": msgspec.Raw(encode_payload(spawn.payload)),
             "priority": spawn.priority,
             "timeout": spawn.timeout,
             "options": spawn.options,
