@@ -7,6 +7,7 @@ and removed at the end.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,8 @@ _PERIOD_US = 100_000
 _MIB = 1024 * 1024
 _SLACK_MB = 16.0  # pages that the zygote shares are charged to whoever touches them first
 _THREADS = 64  # of a child that may start no process
+
+_NAME = "callboard"
 
 Maker = Callable[[str, Grant], "Group"]
 
@@ -50,9 +53,11 @@ class Group:
         return self._killed > before
 
     def remove(self) -> None:
-        """Remove it; its members must have ended."""
+        """Remove it; its members must have ended. Where the kernel has not yet noticed that, it is
+        left for the next sweep."""
         for folder in self._folders:
-            folder.rmdir()
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
     def _read(self) -> int:
         for line in self._events.read_text(encoding="ascii").splitlines():
@@ -92,6 +97,8 @@ def _second(base: Path) -> Maker:
     if not set(_NEEDED) <= set(passed_on.read_text(encoding="ascii").split()):
         passed_on.write_text(" ".join(f"+{name}" for name in _NEEDED), encoding="ascii")
 
+    _sweep(base)
+
     def make(name: str, grant: Grant) -> Group:
         folder = base / name
         folder.mkdir()
@@ -110,6 +117,7 @@ def _first(bases: dict[str, Path]) -> Maker:
     for base in bases.values():
         if not os.access(base, os.W_OK):
             raise PermissionError(13, f"{base} is not writable")
+        _sweep(base)
 
     def make(name: str, grant: Grant) -> Group:
         folders = {controller: base / name for controller, base in bases.items()}
@@ -128,6 +136,15 @@ def _first(bases: dict[str, Path]) -> Maker:
         return Group(used, folders["memory"] / "memory.oom_control", "oom_kill")
 
     return make
+
+
+def _sweep(base: Path) -> None:
+    """Remove the groups of those that were killed. They are named `callboard-<pid>-...`."""
+    for folder in base.glob(f"{_NAME}-*"):
+        owner = folder.name.split("-")[1]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            with contextlib.suppress(OSError):  # its last member may be dying at this moment
+                folder.rmdir()
 
 
 def _memory(megabytes: float) -> int:

@@ -102,7 +102,7 @@ def _seccomp() -> None:
 
 
 def _cgroup() -> None:
-    group = group_maker()(f"callboard-probe-{os.getpid()}", Grant())
+    group = group_maker()(f"callboard-{os.getpid()}-probe", Grant())
     try:
         pid = os.fork()
         if pid == 0:

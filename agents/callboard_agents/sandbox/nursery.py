@@ -236,7 +236,7 @@ class Nursery:
     """Prepared children by capability. layers: those that its children really have.
 
     over: set when the zygote has ended by itself; every child has had its end before.
-    resident_mb: what every child begins with.
+    resident_mb: what every child begins with. base: the folder of its cells.
     """
 
     def __init__(
@@ -244,6 +244,7 @@ class Nursery:
     ) -> None:
         self.layers = frozenset[str](told["ready"])
         self.resident_mb: float = told["resident_mb"]
+        self.base = ""
         self.over = asyncio.Event()
         self._control = control
         self._plans = list(plans)
@@ -301,8 +302,11 @@ class Nursery:
         return child in self._reaped
 
     def close(self) -> None:
-        """Read nothing more from the zygote."""
+        """Read nothing more from the zygote, and let go of every child; none of them lives on."""
         asyncio.get_running_loop().remove_reader(self._control)
+        children, self._children = list(self._children.values()), {}
+        for child in children:
+            child.lost()
 
     def _fill(self, plan: int) -> None:
         """Have as many children made as are wanted and there is room for."""
@@ -370,11 +374,8 @@ class Nursery:
         self._fill(plan)
 
     def _died(self) -> None:
-        self.close()
         self.over.set()
-        children, self._children = list(self._children.values()), {}
-        for child in children:
-            child.lost()
+        self.close()
         for waiting in self._waiting:
             while waiting:
                 future = waiting.popleft()
@@ -406,6 +407,7 @@ async def open_nursery(
         if missing:
             raise BadInput("isolation.require", f"children cannot have {', '.join(missing)}")
         nursery = Nursery(ours, plans, told)
+        nursery.base = base
         try:
             yield nursery
         finally:
