@@ -35,6 +35,7 @@ _COMMANDS = MappingProxyType(
         "agents": "callboard.cli.agents",
         "audit": "callboard.cli.audit",
         "config": "callboard.cli.config",
+        "doctor": "callboard.cli.doctor",
         "router": "callboard.cli.router",
         "ledger": "callboard.cli.ledger",
     }
