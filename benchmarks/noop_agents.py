@@ -48,3 +48,15 @@ async def held(_payload: object) -> int:
 async def release(_payload: object) -> None:
     """Let them end."""
     _released.set()
+
+
+@agent("bench.apart", isolation="process", slots=16)
+def apart(payload: dict[str, int]) -> dict[str, int]:
+    """Return what came, from a child process."""
+    return payload
+
+
+@agent("bench.apart.async", isolation="process", slots=16)
+async def apart_async(payload: dict[str, int]) -> dict[str, int]:
+    """The same as a coroutine."""
+    return payload

@@ -7,6 +7,7 @@ cannot be entered ends it before its task: it says so and never runs the handler
 from __future__ import annotations
 
 import errno
+import fcntl
 import gc
 import os
 import socket
@@ -58,6 +59,14 @@ def live(birth: Birth, channel: socket.socket) -> NoReturn:
     code = 1
     try:
         code = _live(birth, channel)
+    except SystemExit:
+        code = 0  # the host is gone, or has no task for it any more
+    except BaseException as error:  # noqa: BLE001  the last word of a child that is itself broken
+        failure = failure_of(error)
+        os.write(
+            _CHANNEL,
+            frame(FAILED, 0, encode(Failure("Crashed", failure.message, trace=failure.trace))),
+        )
     finally:
         os._exit(code)
 
@@ -71,7 +80,7 @@ def _live(birth: Birth, inherited: socket.socket) -> int:
         _enter(birth)
     except OSError as error:
         failure = Failure("IsolationMissing", f"a layer of isolation failed: {error}")
-        inherited.sendall(frame(FAILED, 0, encode(failure)))
+        os.write(_CHANNEL, frame(FAILED, 0, encode(failure)))
         return 1
     remote = Remote(channel, loop)
     capture(remote)
@@ -91,18 +100,24 @@ def _live(birth: Birth, inherited: socket.socket) -> int:
 def _keep_only(inherited: socket.socket, birth: Birth) -> socket.socket:
     """Close everything but the channel, which becomes descriptor 3; nothing on 0 to 2."""
     ruleset = birth.cell.ruleset
+    channel = _out_of_the_way(inherited.fileno())
     if ruleset is not None:
-        os.dup2(ruleset, _CHANNEL + 100)
-    os.dup2(inherited.fileno(), _CHANNEL + 99)
+        ruleset = _out_of_the_way(ruleset)
     for standard in range(3):
         os.dup2(birth.nothing, standard)
-    os.dup2(_CHANNEL + 99, _CHANNEL)
+    os.dup2(channel, _CHANNEL)
     if ruleset is not None:
-        os.dup2(_CHANNEL + 100, _CHANNEL + 1)
+        os.dup2(ruleset, _CHANNEL + 1)
         birth.cell.ruleset = _CHANNEL + 1
     os.closerange(_CHANNEL + (1 if ruleset is None else 2), _MOST_FILES)
     inherited.detach()
     return socket.socket(fileno=_CHANNEL)
+
+
+def _out_of_the_way(descriptor: int) -> int:
+    """The same under a number that nothing has, above those that the child will keep: the zygote
+    may have anything open, so that a fixed number would close something."""
+    return fcntl.fcntl(descriptor, fcntl.F_DUPFD, _CHANNEL + 2)
 
 
 def _enter(birth: Birth) -> None:
