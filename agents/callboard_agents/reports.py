@@ -77,6 +77,8 @@ class Reports:
             _NOTHING if run.side is None else run.side.used,
             list(run.layers),
             run.usage,
+            agent=run.lane.agent.name,
+            version=run.lane.agent.version,
         )
         if self.observer is not None:
             self.observer(run.lane.agent.capability, outcome)

@@ -180,7 +180,8 @@ class Outcome(msgspec.Struct, frozen=True, tag_field="kind", tag="outcome", omit
     """What a host says of an attempt that it ran: a result (or its blob), or an error.
 
     used: what it used of the units that it reserved, or of others. layers: what kept its handler
-    apart from the host, and usage: what that handler took, if it ran in a child process.
+    apart from the host, and usage: what that handler took, if it ran in a child process. agent,
+    version: the handler's, as its host offers it.
     """
 
     task: str
@@ -195,6 +196,8 @@ class Outcome(msgspec.Struct, frozen=True, tag_field="kind", tag="outcome", omit
     used: Annotated[dict[Unit, Amount], Meta(max_length=16)] = {}
     layers: Annotated[list[Word], Meta(max_length=16)] = []
     usage: Usage | None = None
+    agent: Annotated[str, Meta(max_length=128)] = ""
+    version: Annotated[str, Meta(max_length=64)] = ""
     v: Version = SCHEMA
 
 

@@ -63,6 +63,7 @@ from callboard_ledger.workflows import (
     end_flow,
     enter,
     find_step,
+    ready_at,
     skip,
     take_expansion,
 )
@@ -178,6 +179,7 @@ class Aggregator:
             commands=book.dirty_commands,
             merges=book.merges,
             gone=book.gone,
+            performance=book.performance,
         )
 
     def saved(self, changes: Changes) -> list[Row]:
@@ -283,10 +285,13 @@ class Aggregator:
         task.host = event.host
         if event.used:
             book.spend(task, event.used)
+        at_ms = record.at_ns // 1_000_000
+        book.attempted(task, event, at_ms, ready_at(book, task))
         if event.error is None:
             task.end_seq = record.seq
-            task.ended_at = record.at_ns // 1_000_000
+            task.ended_at = at_ms
         else:
+            task.agent = (event.agent, event.version)
             remember(task, record.seq)
         if task.step is not None and not task.scheduled:
             count(book, task, "running")
@@ -308,6 +313,8 @@ class Aggregator:
         void = {} if task.void is None else task.void
         task.void = {**dict(list(void.items())[1 - _MOST_VOID :]), event.attempt: secret}
         task.host = event.host
+        task.agent = None
+        self._book.attempt_lost(task, record.at_ns // 1_000_000)
         remember(task, record.seq)
         if task.step is not None and not task.scheduled:
             count(self._book, task, "running")
@@ -350,6 +357,7 @@ class Aggregator:
             return False
         task.end_seq = record.seq
         task.ended_at = record.at_ns // 1_000_000
+        book.failed(task, task.ended_at)
         if task.step is not None and not task.scheduled:
             count(book, task, "waiting")
         elif task.dead:

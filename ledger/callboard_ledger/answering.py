@@ -18,15 +18,18 @@ from callboard_broker.streams import Topology
 from callboard_broker.subjects import ALL_TENANTS
 from callboard_ledger.aggregate import Aggregator
 from callboard_ledger.contents import Contents
+from callboard_ledger.figures import FailuresView, FiguresView, grouped, told
 from callboard_ledger.questions import (
     VERBS,
+    FailuresQuestion,
     HistoryQuestion,
     ListQuestion,
     PositionQuestion,
+    StatsQuestion,
     StatusQuestion,
 )
 from callboard_ledger.rows import CommandRow, Row
-from callboard_ledger.store import Query, Store
+from callboard_ledger.store import FailuresQuery, FiguresQuery, Query, Store
 from callboard_ledger.viewing import view, view_pending
 from callboard_ledger.views import (
     Answer,
@@ -52,6 +55,7 @@ _MOST_ASKED = 20_000  # questions that may wait; all handles of a big client ask
 _AT_ONCE = 64
 _ANSWER_BYTES = 900 * 1024
 _COMMANDS_TOLD = 100
+_Listing = ListView | FailuresView
 _HOPS = 8  # a merge names a post that is no merge itself, unless somebody meddled
 
 
@@ -123,8 +127,9 @@ class Answering:
 
     def _send(self, reply: str, answer: Answer) -> None:
         data = msgspec.json.encode(answer)
-        while isinstance(answer, ListView) and len(data) > _ANSWER_BYTES and len(answer.items) > 1:
-            answer = ListView(answer.items[: len(answer.items) // 2], answer.position)
+        while isinstance(answer, _Listing) and len(data) > _ANSWER_BYTES and len(answer.items) > 1:
+            half = answer.items[: len(answer.items) // 2]
+            answer = msgspec.structs.replace(answer, items=half)
             data = msgspec.json.encode(answer)
         try:
             self._connection.send(reply, data)
@@ -150,6 +155,10 @@ class Answering:
             return self._list(tenant, question)
         if isinstance(question, HistoryQuestion):
             return await self._history(tenant, question)
+        if isinstance(question, StatsQuestion):
+            return self._stats(tenant, question)
+        if isinstance(question, FailuresQuestion):
+            return self._failures(tenant, question)
         return await self._status(tenant, question)
 
     async def _status(self, tenant: str, question: StatusQuestion) -> RowView:
@@ -200,7 +209,7 @@ class Answering:
     def _list(self, tenant: str, question: ListQuestion) -> ListView:
         self._flush()
         query = Query(
-            tenant=None if tenant == ALL_TENANTS else tenant,
+            tenant=_one(tenant),
             state=question.state,
             kind=question.kind,
             capability=question.capability,
@@ -212,6 +221,28 @@ class Answering:
         found = [view(row) for row in self._store.find(query)]
         items = [item for item in found if not isinstance(item, CommandView)]
         return ListView(items, self._aggregator.position)
+
+    def _stats(self, tenant: str, question: StatsQuestion) -> FiguresView:
+        self._flush()
+        query = FiguresQuery(
+            tenant=_one(tenant),
+            capability=question.capability,
+            since=question.since,
+            until=question.until,
+        )
+        items = grouped(self._store.figures(query), question.by)
+        return FiguresView(items, self._aggregator.position)
+
+    def _failures(self, tenant: str, question: FailuresQuestion) -> FailuresView:
+        self._flush()
+        query = FailuresQuery(
+            tenant=_one(tenant),
+            capability=question.capability,
+            type=question.type,
+            since=question.since,
+            limit=question.limit,
+        )
+        return FailuresView(told(self._store.failures(query)), self._aggregator.position)
 
     def _row(self, row_id: str) -> Row | None:
         """The row with this id, or the one that it repeats."""
@@ -245,3 +276,8 @@ class Answering:
         if row is None:
             raise BadInput("before", f"{row_id!r} is not the id of a task or workflow")
         return row.seq
+
+
+def _one(tenant: str) -> str | None:
+    """None: of every tenant."""
+    return None if tenant == ALL_TENANTS else tenant

@@ -9,9 +9,20 @@ from __future__ import annotations
 from callboard_broker.rule import MAX_DEAD, MAX_DEAD_FLOWS
 from callboard_broker.wire import Outcome
 from callboard_ledger.dead import Dead
+from callboard_ledger.performance import (
+    HOUR_MS,
+    FailureKey,
+    FailureTally,
+    Performance,
+    PerformanceKey,
+    pattern_of,
+)
 from callboard_ledger.rows import Changes, CommandRow, Flow, Merge, Row, Schedule, Task, add_used
 
 __all__ = ["Book", "element_key"]
+
+
+_MOST_MESSAGE = 500
 
 
 def element_key(step: str | None, idx: int | None) -> str:
@@ -24,6 +35,7 @@ class Book:
 
     commands: those that the router has not answered, by id. asked: the same by what they may start
     again: for a resume, the outermost workflow. children: the tasks that a task has spawned.
+    performance: what attempts and failures add to the figures since the last save.
     """
 
     def __init__(self) -> None:
@@ -42,6 +54,7 @@ class Book:
         self.dirty_commands: list[CommandRow] = []
         self.merges: list[Merge] = []
         self.gone: list[int] = []
+        self.performance = Performance()
         self._final: list[Row] = []
 
     def restore(self, saved: Changes) -> None:
@@ -153,7 +166,36 @@ class Book:
         if void.get(event.attempt) == event.secret:
             del void[event.attempt]
             self.spend(task, event.used)
+            key = self._key(task, self.at_ms, event.agent, event.version)
+            self.performance.spent(key, event.used)
             self.touch(task)
+
+    # -- what is counted
+
+    def attempted(self, task: Task, event: Outcome, at_ms: int, ready_at: int | None) -> None:
+        """The current attempt has ended with an outcome; see `Performance`."""
+        key = self._key(task, at_ms, event.agent, event.version)
+        self.performance.attempted(key, event, task.dispatched_at, ready_at)
+
+    def attempt_lost(self, task: Task, at_ms: int) -> None:
+        """The current attempt is lost, and nobody knows which agent had it."""
+        self.performance.lost(self._key(task, at_ms, "", ""))
+
+    def failed(self, task: Task, at_ms: int) -> None:
+        """The task has ended; it counts among the failures if it has failed or expired."""
+        error = task.failure
+        if error is None or task.state not in ("failed", "expired"):
+            return
+        agent, version = task.agent or ("", "")
+        pattern = pattern_of(error)
+        key = FailureKey(task.tenant, error.type, pattern, task.capability, agent, version)
+        message = error.message[:_MOST_MESSAGE]
+        self.performance.failed(key, FailureTally(1, at_ms, at_ms, task.id, message))
+
+    def _key(self, task: Task, at_ms: int, agent: str, version: str) -> PerformanceKey:
+        return PerformanceKey(at_ms // HOUR_MS, task.tenant, task.capability, agent, version)
+
+    # -- what goes
 
     def drop(self, task: Task) -> None:
         """The row turned out to be none; a store deletes it before it writes those that changed."""
@@ -189,6 +231,7 @@ class Book:
             command.dirty = False
         self.dirty, self.dirty_flows, self.merges, self.gone = [], [], [], []
         self.dirty_schedules, self.dirty_commands = [], []
+        self.performance = Performance()
         return final
 
     def _forget(self, row: Task | Flow) -> None:

@@ -11,14 +11,18 @@ from callboard_broker.rule import TaskState
 
 __all__ = [
     "VERBS",
+    "FailuresQuestion",
+    "Grouping",
     "HistoryQuestion",
     "ListQuestion",
     "PositionQuestion",
     "Question",
+    "StatsQuestion",
     "StatusQuestion",
 ]
 
 Id = Annotated[str, Meta(min_length=1, max_length=512)]
+Time = Annotated[int, Meta(ge=0, le=1 << 53)]
 
 
 class StatusQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -61,11 +65,47 @@ class PositionQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How far the ledger is."""
 
 
-Question = StatusQuestion | ListQuestion | HistoryQuestion | PositionQuestion
+Grouping = Literal["hour", "tenant", "capability", "agent", "version"]
+
+
+class StatsQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How agents and capabilities perform, grouped; `agent` tells its version with it.
+
+    since, until: Unix milliseconds; whole hours are told.
+    """
+
+    by: Annotated[tuple[Grouping, ...], Meta(max_length=5)] = ("capability",)
+    capability: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
+    since: Time | None = None
+    until: Time | None = None
+    fresh: bool = False
+
+
+class FailuresQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which kinds of failures there were, the most frequent first. type: of the error. since: that
+    occurred again after this time, Unix milliseconds."""
+
+    capability: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
+    type: Annotated[str, Meta(min_length=1, max_length=100)] | None = None
+    since: Time | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+    fresh: bool = False
+
+
+Question = (
+    StatusQuestion
+    | ListQuestion
+    | HistoryQuestion
+    | PositionQuestion
+    | StatsQuestion
+    | FailuresQuestion
+)
 
 VERBS: dict[str, type[Question]] = {
+    "failures": FailuresQuestion,
     "history": HistoryQuestion,
     "list": ListQuestion,
     "position": PositionQuestion,
+    "stats": StatsQuestion,
     "status": StatusQuestion,
 }

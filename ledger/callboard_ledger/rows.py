@@ -14,6 +14,7 @@ import msgspec
 
 from callboard_broker.rule import TERMINAL, Life, TaskState
 from callboard_broker.wire import Cron, Failure, Gate
+from callboard_ledger.performance import Performance
 
 __all__ = [
     "MOST_REMEMBERED",
@@ -44,7 +45,8 @@ class Task(Life, gc=False):
     a step. not_before: when it may start at the earliest. cancel: why it shall end. used: units
     that its attempts have used. void: the secrets of lost attempts, whose cost may still come.
     past: the sequences of its earlier events, beside the last dispatch and the end. payload_seq:
-    the command that gave it another payload.
+    the command that gave it another payload. agent: name and version of the handler that failed
+    last.
     """
 
     id: str = ""
@@ -70,6 +72,7 @@ class Task(Life, gc=False):
     void: dict[int, str] | None = None
     past: list[int] | None = None
     payload_seq: int | None = None
+    agent: tuple[str, str] | None = None
     dirty: bool = False
 
     @property
@@ -117,7 +120,7 @@ class StepPlan(msgspec.Struct, array_like=True, frozen=True):
 
 class FlowStep(msgspec.Struct, array_like=True, gc=False):
     """One step of a workflow, counted by its elements. total: 1, or for a fan-out what `expanded`
-    said (None until then). failed: have failed or expired."""
+    said (None until then). failed: have failed or expired. done_at: when the last one ended."""
 
     plan: StepPlan
     total: int | None = 1
@@ -126,6 +129,7 @@ class FlowStep(msgspec.Struct, array_like=True, gc=False):
     failed: int = 0
     cancelled: int = 0
     skipped: int = 0
+    done_at: int = 0
 
     @property
     def waiting(self) -> int:
@@ -300,6 +304,7 @@ class Changes:
 
     at_ms: the latest time of a record. epoch: the sequence of the active router's epoch. void,
     malformed: records that meant nothing. gone: tasks that turned out to be none, by sequence.
+    performance: to be added to the figures that are stored.
     """
 
     position: int
@@ -313,3 +318,4 @@ class Changes:
     commands: list[CommandRow] = field(default_factory=list)
     merges: list[Merge] = field(default_factory=list)
     gone: list[int] = field(default_factory=list)
+    performance: Performance = field(default_factory=Performance)

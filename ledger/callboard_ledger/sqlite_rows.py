@@ -36,7 +36,7 @@ __all__ = [
     "task_row",
 ]
 
-SCHEMA = 2
+SCHEMA = 3
 """A database of another one is built anew from the journal."""
 
 TABLES = {
@@ -135,6 +135,7 @@ class _TaskMore(msgspec.Struct, omit_defaults=True):
     void: dict[int, str] | None = None
     past: list[int] | None = None
     payload_seq: int | None = None
+    agent: tuple[str, str] | None = None
 
 
 class _FlowMore(msgspec.Struct, omit_defaults=True):
@@ -151,7 +152,7 @@ _json = msgspec.json.Encoder()
 _failure = msgspec.json.Decoder(Failure)
 _cron = msgspec.json.Decoder(Cron)
 _plans = msgspec.json.Decoder(list[StepPlan])
-_counts = msgspec.json.Decoder(list[tuple[int | None, int, int, int, int, int]])
+_counts = msgspec.json.Decoder(list[tuple[int | None, int, int, int, int, int, int]])
 _task_more = msgspec.json.Decoder(_TaskMore)
 _flow_more = msgspec.json.Decoder(_FlowMore)
 _TASK_REST = _TaskMore.__struct_fields__
@@ -202,6 +203,7 @@ def _is_special(task: Task) -> object:
         or task.paused
         or task.void
         or task.payload_seq
+        or task.agent
     )
 
 
@@ -245,7 +247,10 @@ def flow_row(flow: Flow) -> tuple[object, ...]:
         flow.shard,
         None if flow.error is None else _error(flow.error),
         _json.encode(
-            [(s.total, s.running, s.succeeded, s.failed, s.cancelled, s.skipped) for s in steps]
+            [
+                (s.total, s.running, s.succeeded, s.failed, s.cancelled, s.skipped, s.done_at)
+                for s in steps
+            ]
         ).decode(),
         None if more == b"{}" else more.decode(),
     )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from callboard_broker.rule import DEAD_WINDOW_MS, MAX_DEAD, MAX_DEAD_FLOWS, TaskState
+from callboard_ledger.performance import FailureKey, FailureTally, PerformanceKey, Tally
 from callboard_ledger.rows import Changes, CommandRow, Flow, Merge, Schedule, Task
+from callboard_ledger.sqlite_figures import TABLES as FIGURES_TABLES
+from callboard_ledger.sqlite_figures import add_figures, find_failures, find_figures
 from callboard_ledger.sqlite_rows import (
     COMMAND_COLUMNS,
     FLOW_COLUMNS,
@@ -32,7 +35,7 @@ from callboard_ledger.sqlite_rows import (
     task_of,
     task_row,
 )
-from callboard_ledger.store import Query
+from callboard_ledger.store import FailuresQuery, FiguresQuery, Query
 
 __all__ = ["SqliteStore"]
 
@@ -122,6 +125,7 @@ class SqliteStore:
                     "INSERT OR REPLACE INTO merges VALUES (?, ?, ?)",
                     (merge.seq, merge.tenant, merge.same_as),
                 )
+            add_figures(database, changes.performance)
             counts = (changes.epoch, changes.void, changes.malformed)
             place = (self._stream, self._created, changes.position, changes.at_ms)
             database.execute(PUT_POSITION, (*place, *counts))
@@ -178,10 +182,18 @@ class SqliteStore:
         found.sort(key=lambda row: row.seq, reverse=True)
         return found[: query.limit]
 
+    def figures(self, query: FiguresQuery) -> Iterable[tuple[PerformanceKey, Tally]]:
+        """The performance that `query` asks for, by hour."""
+        return find_figures(self._database, query)
+
+    def failures(self, query: FailuresQuery) -> list[tuple[FailureKey, FailureTally]]:
+        """The kinds of failures that `query` asks for, the most frequent first."""
+        return find_failures(self._database, query)
+
     def clear(self) -> None:
         """Drop every row and the position; also how a store of an older schema is rebuilt."""
         with self._transaction() as database:
-            for table, statements in TABLES.items():
+            for table, statements in {**TABLES, **FIGURES_TABLES}.items():
                 database.execute(f"DROP TABLE IF EXISTS {table}")
                 for statement in statements.split(";"):
                     database.execute(statement)

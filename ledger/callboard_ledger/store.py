@@ -7,13 +7,15 @@ read again from there.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from callboard_broker.rule import TaskState
+from callboard_ledger.performance import FailureKey, FailureTally, PerformanceKey, Tally
 from callboard_ledger.rows import Changes, CommandRow, Flow, Merge, Schedule, Task
 
-__all__ = ["Query", "Store"]
+__all__ = ["FailuresQuery", "FiguresQuery", "Query", "Store"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,27 @@ class Query:
     flow: str | None = None
     dead: bool = False
     before: int | None = None
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FiguresQuery:
+    """Whose performance, and from when to when (Unix milliseconds; whole hours are told)."""
+
+    tenant: str | None = None
+    capability: str | None = None
+    since: int | None = None
+    until: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailuresQuery:
+    """Which kinds of failures. since: that occurred at or after this time. type: of the error."""
+
+    tenant: str | None = None
+    capability: str | None = None
+    type: str | None = None
+    since: int | None = None
     limit: int = 100
 
 
@@ -77,6 +100,14 @@ class Store(Protocol):
 
     def find(self, query: Query) -> list[Task | Flow | Schedule]:
         """The rows that `query` asks for."""
+        ...
+
+    def figures(self, query: FiguresQuery) -> Iterable[tuple[PerformanceKey, Tally]]:
+        """The performance that `query` asks for, by hour."""
+        ...
+
+    def failures(self, query: FailuresQuery) -> list[tuple[FailureKey, FailureTally]]:
+        """The kinds of failures that `query` asks for, the most frequent first."""
         ...
 
     def clear(self) -> None:

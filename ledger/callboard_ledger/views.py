@@ -13,6 +13,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from callboard_broker.rule import TaskState
 from callboard_broker.wire import BlobRef, Failure
+from callboard_ledger.figures import FailuresView, FiguresView
 
 __all__ = [
     "Answer",
@@ -271,4 +272,4 @@ class ErrorView(msgspec.Struct):
     error: Complaint
 
 
-Answer = RowView | ListView | HistoryView | PositionView | ErrorView
+Answer = RowView | ListView | HistoryView | PositionView | FiguresView | FailuresView | ErrorView

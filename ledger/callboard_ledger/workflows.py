@@ -26,6 +26,7 @@ __all__ = [
     "enter",
     "find_step",
     "number",
+    "ready_at",
     "skip",
     "take_expansion",
     "tally",
@@ -95,6 +96,24 @@ def continue_attempts(task: Task, event: Dispatch) -> None:
         task.attempt = event.attempt - 1
 
 
+def ready_at(book: Book, task: Task) -> int | None:
+    """When a task could run that is dispatched for the first time (Unix milliseconds); None: a
+    later attempt, or nobody knows."""
+    if task.lost or task.unstarted or task.errors or task.generation:
+        return None
+    if task.step is None or task.scheduled:
+        return task.not_before or task.posted_at
+    flow = book.flows.get(task.flow or "")
+    step = None if flow is None else flow.steps.get(task.step)
+    if flow is None or step is None:
+        return None
+    times = [flow.posted_at, *(flow.steps[name].done_at for name in step.plan.needs)]
+    if step.plan.follows is not None:
+        upstream = flow.rows.get(element_key(step.plan.follows, task.idx))
+        times.append(0 if upstream is None else upstream.ended_at or 0)
+    return max(times)
+
+
 def clear(book: Book, row: Task, generation: int) -> None:
     """The task begins again, and nothing of it has happened yet; what was, is remembered."""
     begin_again(row)
@@ -118,6 +137,8 @@ def count(book: Book, task: Task | Flow, before: TaskState) -> None:
         if before == "running":
             step.running -= 1
         tally(step, task, 1)
+        if task.ended_at is not None:
+            step.done_at = max(step.done_at, task.ended_at)
     book.touch_flow(flow)
 
 

@@ -268,3 +268,23 @@ def test_a_workflow_expires_as_a_whole(board: UpBoard, tmp_path: Path):
     assert done.returncode == 1
     flow = board.shell.json("list", "--kind", "flow", "--limit", "1")
     assert flow["state"] == "expired"
+
+
+def test_stats_and_failures_tell_what_ran_and_what_failed_alike(board: UpBoard) -> None:
+    for number in range(3):
+        board.shell.run("submit", "needs.file", json.dumps({"file": f"f{number}"}), "--wait")
+    board.shell.run("submit", "echo", '"counted"', "--wait")
+    stats = board.shell.json("stats", "--by", "agent", "--by", "capability", "--since", "1h")
+    rows = {row["capability"]: row for row in stats["items"]}
+    assert rows["echo"]["agent"] == "echo"
+    assert rows["echo"]["success_rate"] == 1
+    assert rows["echo"]["run"]["p99"] < 60_000
+    assert rows["needs.file"]["failed"] >= 3
+    found = board.shell.json("failures", "--capability", "needs.file", "--example")
+    kinds = [item for item in found["items"] if item["message"].startswith("no f")]
+    assert kinds, found
+    assert kinds[0]["type"] == "LookupError"
+    assert found["histories"][kinds[0]["example"]]["attempts"][0]["state"] == "failed"
+    plain = board.shell.run("failures", "--type", "LookupError").stdout
+    assert "LookupError: no" in plain
+    assert board.shell.run("failures", "--type", "Nothing").stderr.strip() == "nothing like that"

@@ -11,11 +11,14 @@ from callboard_broker.client import Board
 from callboard_broker.errors import BadInput, CallboardError, UnknownTask
 from callboard_broker.subjects import ALL_TENANTS
 from callboard_broker.wire import Limit
+from callboard_ledger.figures import FailuresView, FiguresView
 from callboard_ledger.views import HistoryView, ListView, PositionView, RowView
 
 __all__ = [
     "Budgets",
     "ask_budgets",
+    "ask_failures",
+    "ask_figures",
     "ask_history",
     "ask_list",
     "ask_position",
@@ -81,6 +84,20 @@ async def ask_list(board: Board, question: dict[str, Any], tenant: str) -> ListV
     data = await board.ask("list", {**question, "fresh": True}, tenant=tenant)
     _refuse(data, "", tenant)
     return msgspec.json.decode(data, type=ListView)
+
+
+async def ask_figures(board: Board, question: dict[str, Any], tenant: str) -> FiguresView:
+    """How agents and capabilities perform. Raises `BadInput`, `NoResponder`."""
+    data = await board.ask("stats", {**question, "fresh": True}, tenant=tenant)
+    _refuse(data, "", tenant)
+    return msgspec.json.decode(data, type=FiguresView)
+
+
+async def ask_failures(board: Board, question: dict[str, Any], tenant: str) -> FailuresView:
+    """Which kinds of failures there were. Raises `BadInput`, `NoResponder`."""
+    data = await board.ask("failures", {**question, "fresh": True}, tenant=tenant)
+    _refuse(data, "", tenant)
+    return msgspec.json.decode(data, type=FailuresView)
 
 
 async def ask_position(board: Board) -> PositionView:

@@ -24,6 +24,8 @@ _COMMANDS = MappingProxyType(
         "run": "callboard.cli.run",
         "status": "callboard.cli.status",
         "list": "callboard.cli.listing",
+        "stats": "callboard.cli.stats",
+        "failures": "callboard.cli.failures",
         "explain": "callboard.cli.explaining",
         "cancel": "callboard.cli.control:cancel_app",
         "pause": "callboard.cli.control:pause_app",

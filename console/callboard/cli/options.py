@@ -18,6 +18,7 @@ __all__ = [
     "Prefix",
     "Reason",
     "Rows",
+    "Since",
     "Tenant",
     "Thing",
     "Whose",
@@ -97,6 +98,17 @@ def seconds(text: str) -> float:
     if found is None:
         raise typer.BadParameter(f"{text!r} is not a duration such as 90, 90s, 1.5m or 2h")
     return float(found[1]) * _UNITS[found[2] or "s"]
+
+
+Since = Annotated[
+    float | None,
+    typer.Option(
+        parser=seconds,
+        metavar="TIME",
+        help="Only of this long ago or later: 30m, 1h, 7d.",
+        show_default=False,
+    ),
+]
 
 
 def new_app(text: str | None = None) -> typer.Typer:
