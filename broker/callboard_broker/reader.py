@@ -35,6 +35,7 @@ _HEARTBEAT_SECONDS = 1.0
 _EXPIRES_SECONDS = 30.0
 _INACTIVE_SECONDS = 60
 _CREATE_SECONDS = (1.0, 2.0, 5.0)  # a call to a leader that has just died is never answered
+_ELECTION_SECONDS = 15.0  # as long as a cluster was ever seen without a leader
 _PAUSES = (0.02, 0.1, 0.5, 1.0)
 _NANO = 1_000_000_000
 
@@ -78,8 +79,8 @@ class Reader:
         return self._position
 
     async def __aenter__(self) -> Self:
-        """Raises `StreamMissing`, `BoardUnreachable`, `StreamDrift`."""
-        await self._create(_CREATE_SECONDS[-1])
+        """Raises `StreamMissing`, `BoardUnreachable`, `StreamDrift`, `TimeoutError`."""
+        await self._create_first()
         self._forget = self._connection.at_restore(self._broken.set)
         self._tending = asyncio.create_task(self._tend(), name=f"reader of {self._stream}")
         return self
@@ -227,6 +228,13 @@ class Reader:
                 self._fail(error)
             else:
                 return
+
+    async def _create_first(self) -> None:
+        """A cluster that has lost a leader answers nothing until it has another one."""
+        for seconds in _CREATE_SECONDS:
+            with suppress(TimeoutError):
+                return await self._create(seconds)
+        return await self._create(_ELECTION_SECONDS)
 
     async def _create(self, seconds: float) -> None:
         self._leave()
