@@ -20,12 +20,14 @@ from callboard_broker.wire import (
     Event,
     Limit,
     Lost,
+    Needs,
     Outcome,
     Snapshot,
 )
 from callboard_router import decide as policy_of
 from callboard_router.agenda import Agenda, Limits
 from callboard_router.backlog import QueueBacklog, backlog
+from callboard_router.candidates import HostView, candidates
 from callboard_router.desk import Desk, Policy, Wish
 from callboard_router.explain import explain
 from callboard_router.filling import Source
@@ -254,6 +256,15 @@ class Engine:
     def explain(self, tenant: str, name: str, at_ms: int) -> dict[str, Any] | None:
         """Why a live task or workflow is where it is; None if it is not live, or another's."""
         return explain(self.desk, tenant, name, at_ms)
+
+    def candidates(
+        self, tenant: str, capability: str, needs: Needs | None
+    ) -> tuple[list[HostView], list[HostView]]:
+        """The hosts that could run such a task, the best first, and those that never can.
+
+        Raises `BadInput` for needs that nothing can fit.
+        """
+        return candidates(self.desk, tenant, capability, needs)
 
     def budgets(self) -> dict[str, Any] | None:
         """The budgets in force, what of them was set on the running board, and what is in use;

@@ -24,7 +24,7 @@ from callboard_router.routing import Blocked, Placement, Rule, merged
 from callboard_router.scoring import Candidate, score
 from callboard_router.state import Task
 
-__all__ = ["MOST_TOLD", "Blocked", "Placement", "place", "queue_for"]
+__all__ = ["MOST_TOLD", "Blocked", "Placement", "place", "queue_for", "rank"]
 
 MOST_TOLD = 8
 """Candidates that stand in a decision; a dispatch event must stay small."""
@@ -61,6 +61,30 @@ def place(desk: Desk, task: Task) -> Placement | Blocked:
     if isinstance(way, Blocked):
         return way
     return _full(desk, way.queue) or way
+
+
+def rank(desk: Desk, task: Task) -> tuple[list[Candidate], list[Candidate]]:
+    """The hosts that could run the task, those with room first and each with its score, and those
+    that never can. Raises `BadInput` for needs that nothing can fit. Changes nothing."""
+    queue = queue_for(desk, task)
+    if queue is None:
+        return [], []
+    needs, rule = _asked(desk, task, queue)
+    check_needs(needs)
+    prefer = {} if rule is None else rule.prefer
+    choice = _Choice(desk=desk, task=task, queue=queue, needs=needs)
+    choice.compare(prefer)
+    routing = desk.policy.routing
+    ranked = score(
+        choice.fitting,
+        needs,
+        prefer,
+        routing.weights if rule is None or rule.weights is None else rule.weights,
+        performance=desk.performance,
+        at_ms=desk.state.at_ms,
+    )
+    ranked.sort(key=lambda one: one.short is not None)
+    return ranked, [one for one in choice.candidates if one.misfits]
 
 
 def queue_for(desk: Desk, task: Task) -> Queue | None:

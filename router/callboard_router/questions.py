@@ -21,8 +21,8 @@ from callboard_broker.connection import ApiError, Connection
 from callboard_broker.errors import BadInput, UnknownTask
 from callboard_broker.reader import Reader
 from callboard_broker.streams import Topology, last_sequence
-from callboard_broker.subjects import ALL_TENANTS
-from callboard_broker.wire import Limit, encode
+from callboard_broker.subjects import ALL_TENANTS, check_capability, check_tenant
+from callboard_broker.wire import Limit, Needs, encode
 from callboard_router.engine import Engine
 from callboard_router.liveness import Claim
 from callboard_router.tenure import Role
@@ -53,6 +53,13 @@ class _Confirm(msgspec.Struct):
 
 class _Explain(msgspec.Struct):
     id: str
+
+
+class _Candidates(msgspec.Struct, forbid_unknown_fields=True):
+    """Where could a task of this capability run?"""
+
+    capability: Annotated[str, msgspec.Meta(max_length=128)]
+    needs: Needs | None = None
 
 
 class _Budgets(msgspec.Struct, forbid_unknown_fields=True):
@@ -88,6 +95,8 @@ class Questions:
         subjects = self._topology.subjects
         await self._connection.sink(subjects.ask_filter("confirm"), self._hears(self._confirm))
         await self._connection.sink(subjects.ask_filter("explain"), self._hears(self._explain))
+        placing = subjects.ask_filter("candidates")
+        await self._connection.sink(placing, self._hears(self._candidates))
         for verb, answer in (("budget", self._budget), ("backlog", self._backlog)):
             asked = subjects.ask(ALL_TENANTS, verb)
             await self._connection.sink(asked, self._hears(answer))
@@ -129,7 +138,9 @@ class Questions:
                 _log.debug("a question is not answered, and will be asked again: %s", error)
                 return
             found = _complaint(error)
-        except (BadInput, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except BadInput as error:
+            found = _complaint(error)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             found = _complaint(BadInput("question", str(error)))
         self._connection.send(reply, encode(found))
 
@@ -159,6 +170,13 @@ class Questions:
         if found is None:
             raise UnknownTask(question.id, tenant)
         return found
+
+    async def _candidates(self, subject: str, data: bytes) -> object:
+        question = msgspec.json.decode(data, type=_Candidates)
+        tenant = check_tenant(subject.split(".")[2])
+        capability = check_capability(question.capability)
+        fitting, misfits = self._engine.candidates(tenant, capability, question.needs)
+        return {"fitting": fitting, "misfits": misfits}
 
     async def _backlog(self, _subject: str, _data: bytes) -> object:
         queues = self._engine.backlog(self._connection.server_now_ms())
