@@ -18,6 +18,7 @@ CallboardError
 +-- CommandRefused (RuntimeError)    the router does not do what was asked of a task
 +-- CommandUnanswered (TimeoutError) it is stored, and no router has answered it yet
 +-- Overloaded (RuntimeError)        a tenant has too much waiting; `.retry_after`
++-- ResourcesExhausted (RuntimeError) what is to be allocated is not free
 +-- AuditBroken (RuntimeError)
 """
 
@@ -33,6 +34,7 @@ __all__ = [
     "CommandRefused",
     "CommandUnanswered",
     "Overloaded",
+    "ResourcesExhausted",
     "ServerFailed",
     "StoreLocked",
     "StreamDrift",
@@ -195,6 +197,15 @@ class Overloaded(CallboardError, RuntimeError):
         )
         self.tenant = tenant
         self.retry_after = retry_after
+
+
+class ResourcesExhausted(CallboardError, RuntimeError):
+    """What shall be allocated for `.wanted` is not free; the message says what is lacking."""
+
+    def __init__(self, wanted: str, lacking: str) -> None:
+        super().__init__(f"nothing is free for {wanted}: {lacking}")
+        self.wanted = wanted
+        self.lacking = lacking
 
 
 class AuditBroken(CallboardError, RuntimeError):

@@ -213,6 +213,7 @@ class Answering:
             state=question.state,
             kind=question.kind,
             capability=question.capability,
+            name=question.name,
             flow=question.flow,
             dead=question.dead,
             before=None if question.before is None else self._sequence(question.before),

@@ -40,13 +40,15 @@ class StatusQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ListQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Tasks, workflows and schedules, the newest first, below the id `before`.
 
-    capability: of tasks and schedules. flow: the steps and sub-workflows of this workflow and what
-    its steps spawned, or the tasks of this schedule. dead: only what has failed or expired.
+    capability: of tasks and schedules. name: of workflows. flow: the steps and sub-workflows of
+    this workflow and what its steps spawned, or the tasks of this schedule. dead: only what has
+    failed or expired.
     """
 
     state: TaskState | None = None
     kind: Literal["task", "flow", "schedule"] | None = None
     capability: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
+    name: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
     flow: Id | None = None
     dead: bool = False
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100

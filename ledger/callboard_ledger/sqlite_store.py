@@ -172,11 +172,16 @@ class SqliteStore:
         """The rows that `query` asks for, the newest first."""
         found: list[Task | Flow | Schedule] = []
         kind, capability = query.kind, query.capability
-        if kind in (None, "task"):
+        if kind in (None, "task") and query.name is None:
             found += map(task_of, self._found(_TASKS, query, {"capability = ?": capability}))
         if kind in (None, "flow") and capability is None:
-            found += map(flow_of, self._found(_FLOWS, query, {}))
-        if kind in (None, "schedule") and query.flow is None and not query.dead:
+            found += map(flow_of, self._found(_FLOWS, query, {"name = ?": query.name}))
+        if (
+            kind in (None, "schedule")
+            and query.name is None
+            and query.flow is None
+            and not query.dead
+        ):
             wanted = {"capability = ?": capability}
             found += map(schedule_of, self._found(_SCHEDULES, query, wanted))
         found.sort(key=lambda row: row.seq, reverse=True)

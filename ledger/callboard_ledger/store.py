@@ -22,15 +22,16 @@ __all__ = ["FailuresQuery", "FiguresQuery", "Query", "Store"]
 class Query:
     """What `list` asks for: rows in the order of their sequences, the newest first.
 
-    Every field may be left out. capability: this one, of tasks and schedules. flow: the steps of
-    this workflow, what they spawned, and its sub-workflows; or the tasks of this schedule. dead:
-    what has failed or expired. before: only rows below this sequence.
+    Every field may be left out. capability: this one, of tasks and schedules. name: this one, of
+    workflows. flow: the steps of this workflow, what they spawned, and its sub-workflows; or the
+    tasks of this schedule. dead: what has failed or expired. before: only rows below this sequence.
     """
 
     tenant: str | None = None
     state: TaskState | None = None
     kind: Literal["task", "flow", "schedule"] | None = None
     capability: str | None = None
+    name: str | None = None
     flow: str | None = None
     dead: bool = False
     before: int | None = None

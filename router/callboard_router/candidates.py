@@ -23,7 +23,8 @@ _CHARACTERS = 160
 
 
 class HostView(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A host as a candidate. capability: of its agent, which may be a more general one.
+    """A host as a candidate. node: its machine. capability: of its agent, perhaps a more general
+    one than was asked for.
 
     free: slots. cpus, cpu_used, cpu_promised: cores that it may use, that its process uses, and
     that its attempts were promised. memory_free_mb, memory_promised_mb: likewise, in MiB.
@@ -31,6 +32,7 @@ class HostView(msgspec.Struct, frozen=True, omit_defaults=True):
     """
 
     host: str
+    node: str
     pool: str
     capability: str
     slots: int
@@ -77,6 +79,7 @@ def _view(one: Candidate) -> HostView:
     beat, offer = one.host.beat, one.offer
     return HostView(
         host=beat.host,
+        node=beat.node,
         pool=beat.pool,
         capability=offer.capability,
         slots=offer.slots,

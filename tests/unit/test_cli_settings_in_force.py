@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from callboard.cli.agents import host_options
 from callboard.cli.ledger import ledger_options
 from callboard.cli.router import router_options
 from callboard.connecting import Place, locate
+from callboard.hosting import host_options
 from callboard_broker.wire import Retry
 
 
