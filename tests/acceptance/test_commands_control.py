@@ -288,3 +288,22 @@ def test_stats_and_failures_tell_what_ran_and_what_failed_alike(board: UpBoard) 
     plain = board.shell.run("failures", "--type", "LookupError").stdout
     assert "LookupError: no" in plain
     assert board.shell.run("failures", "--type", "Nothing").stderr.strip() == "nothing like that"
+
+
+def test_what_is_followed_is_told_until_its_end(board: UpBoard) -> None:
+    task = board.shell.json("submit", "echo", '"followed"', "--delay", "1")["id"]
+    listed = board.shell.start("list", "--follow", "--json")
+    assert listed.stdout is not None
+    states = []
+    for line in listed.stdout:
+        row = json.loads(line)
+        if row["id"] == task:
+            states.append(row["state"])
+        if states and states[-1] == "succeeded":
+            break
+    listed.terminate()
+    listed.communicate(timeout=10)
+    assert states[-1] == "succeeded"
+    assert states.count("succeeded") == 1
+    done = board.shell.run("status", task, "--follow", "--json")
+    assert json.loads(done.stdout)["result"] == "followed"

@@ -13,9 +13,10 @@ import typer
 from callboard.census import Census, take_census
 from callboard.cli.logs import start_logging
 from callboard.cli.loop import run
-from callboard.cli.options import Json, Metrics, Nats, Prefix, new_app
+from callboard.cli.options import Follow, Json, Metrics, Nats, Prefix, new_app
 from callboard.cli.reaching import link_to
 from callboard.cli.screen import Cell, Screen
+from callboard.cli.watching import watch
 from callboard.connecting import locate
 from callboard.hosting import host_options, scaling_policy
 from callboard_agents import LocalPool, load, run_host
@@ -110,15 +111,22 @@ def run_agents(  # noqa: PLR0913  each is an option of the command
     epilog="callboard agents list --json | jq -r '.hosts[].host'\n\n"
     "A host that has been silent for 20 seconds is not listed.",
 )
-def list_agents(*, nats: Nats = None, prefix: Prefix = None, json: Json = False) -> None:
+def list_agents(
+    *, follow: Follow = False, nats: Nats = None, prefix: Prefix = None, json: Json = False
+) -> None:
     """List the hosts that are there: what they offer, and how busy they are."""
 
     async def work() -> None:
         place = locate(nats, prefix)
         screen = Screen(json=json)
         async with link_to(place, name="callboard agents") as connection:
-            census = await take_census(connection, Topology(Subjects(place.prefix)))
-        show_census(screen, census)
+
+            async def show() -> bool:
+                census = await take_census(connection, Topology(Subjects(place.prefix)))
+                show_census(screen, census)
+                return True
+
+            await watch(screen, show, follow=follow)
 
     run(work())
 

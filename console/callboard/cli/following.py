@@ -15,7 +15,14 @@ from callboard_broker.errors import TaskError
 from callboard_broker.handle import Handle, Update
 from callboard_broker.streams import Topology
 
-__all__ = ["follow", "follow_or_name", "say_if_nobody_offers", "show_result", "unoffered"]
+__all__ = [
+    "follow",
+    "follow_or_name",
+    "follow_to_end",
+    "say_if_nobody_offers",
+    "show_result",
+    "unoffered",
+]
 
 
 async def say_if_nobody_offers(board: Board, capabilities: set[str], screen: Screen) -> None:
@@ -61,12 +68,18 @@ async def follow_or_name(handle: Handle, screen: Screen, *, wait: bool) -> int:
     return 0
 
 
-async def _follow(handle: Handle, screen: Screen) -> int:
+async def follow_to_end(handle: Handle, screen: Screen) -> None:
+    """Return when it has ended; on a terminal a line tells how far it is."""
     if screen.errors.is_terminal:
         steps: dict[str, str] = {}
         with screen.errors.status(f"{handle.id}: {handle.state}") as status:
             async for update in handle:
                 status.update(_progress(handle, update, steps))
+    await handle.wait()
+
+
+async def _follow(handle: Handle, screen: Screen) -> int:
+    await follow_to_end(handle, screen)
     try:
         result = await handle.result()
     except TaskError as error:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 from enum import StrEnum
 from typing import Annotated, Any, TypeGuard
 
 import typer
+from rich.text import Text
 
 from callboard.census import take_census
 from callboard.cli.asking import ask_list
 from callboard.cli.following import unoffered
 from callboard.cli.loop import run
-from callboard.cli.options import Capability, Json, Nats, Prefix, Rows, Whose, new_app
+from callboard.cli.options import Capability, Follow, Json, Nats, Prefix, Rows, Whose, new_app
 from callboard.cli.reaching import reach
-from callboard.cli.screen import Cell, Screen, clock_time, lasted, reason_of, state_text
+from callboard.cli.screen import (
+    Cell,
+    Screen,
+    clock_time,
+    lasted,
+    reason_of,
+    state_text,
+    visible,
+)
 from callboard_broker.client import Board
 from callboard_broker.streams import Topology
 from callboard_ledger.views import FlowView, ScheduleView, TaskView
@@ -24,6 +34,7 @@ __all__ = ["app", "list_rows", "show_rows"]
 app = new_app()
 
 _PAGE = 1000
+_EVERY_SECONDS = 1.0
 
 Row = TaskView | FlowView | ScheduleView
 
@@ -55,6 +66,8 @@ callboard list --dead --capability review.python
 
 callboard list --workflow 17 --state waiting
 
+callboard list --follow
+
 callboard list --json | jq -r 'select(.lost > 0) | .id'
 
 With --json each row is one line."""
@@ -70,7 +83,12 @@ def listing(  # noqa: PLR0913  each is an option of the command
         str | None,
         typer.Option(metavar="ID", help="Only what belongs to it.", show_default=False),
     ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Only workflows of this name.", show_default=False),
+    ] = None,
     dead: Annotated[bool, typer.Option("--dead", help="What failed or expired.")] = False,
+    follow: Follow = False,
     limit: Rows = 20,
     tenant: Whose = "all",
     nats: Nats = None,
@@ -82,13 +100,17 @@ def listing(  # noqa: PLR0913  each is an option of the command
         "state": None if state is None else state.value,
         "kind": None if kind is None else kind.value,
         "capability": capability,
+        "name": name,
         "flow": workflow,
         "dead": dead or None,
     }
     question = {name: value for name, value in question.items() if value is not None}
 
     async def work() -> None:
+        screen = Screen(json=json)
         async with reach(nats, prefix, name="callboard list") as board:
+            if follow:
+                await _follow(board, question, tenant, screen)
             rows = await list_rows(board, question, tenant, limit)
             waiting = {row.capability for row in rows if _waits(row)}
             unserved: list[str] = []
@@ -97,7 +119,7 @@ def listing(  # noqa: PLR0913  each is an option of the command
                 unserved = unoffered(census, waiting)
         nothing = "nothing is listed: post something with `callboard submit`"
         nothing = "nothing is like that" if question else nothing
-        show_rows(Screen(json=json), rows, nothing, unserved)
+        show_rows(screen, rows, nothing, unserved)
 
     run(work())
 
@@ -114,6 +136,22 @@ async def list_rows(board: Board, question: dict[str, Any], tenant: str, limit: 
             break
         before = {"before": page.items[-1].id}
     return rows
+
+
+async def _follow(board: Board, question: dict[str, Any], tenant: str, screen: Screen) -> None:
+    """Show each row when it appears or its state changes, the oldest first, without an end."""
+    seen: dict[str, str] = {}
+    while True:
+        rows = await list_rows(board, question, tenant, _PAGE)
+        for row in reversed(rows):
+            if seen.get(row.id) == row.state:
+                continue
+            if screen.json:
+                screen.document(row)
+            else:
+                screen.line(_line(row))
+        seen = {row.id: row.state for row in rows}
+        await asyncio.sleep(_EVERY_SECONDS)
 
 
 def show_rows(
@@ -153,6 +191,14 @@ def _row(item: Row, unserved: Collection[str]) -> list[Cell]:
     if item.paused:
         state.append(" (paused)")
     return [item.id, state, what, item.tenant, clock_time(begun), took, tries, _why(item, unserved)]
+
+
+def _line(item: Row) -> Text:
+    """A row alone, without a table around it."""
+    _, state, what, tenant, begun, took, _, why = _row(item, ())
+    words = [begun, item.id.ljust(8), state, what, tenant, took, why]
+    texts = [word if isinstance(word, Text) else Text(visible(str(word))) for word in words if word]
+    return Text("  ").join(texts)
 
 
 def _why(item: Row, unserved: Collection[str]) -> str:

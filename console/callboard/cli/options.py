@@ -10,6 +10,7 @@ import typer
 
 __all__ = [
     "Capability",
+    "Follow",
     "Json",
     "Key",
     "Metrics",
@@ -79,6 +80,9 @@ Capability = Annotated[
     str | None, typer.Option(metavar="NAME", help="Only for this one.", show_default=False)
 ]
 Rows = Annotated[int, typer.Option(min=1, max=1_000_000, help="Rows at most.")]
+Follow = Annotated[
+    bool, typer.Option("--follow", "-f", help="Go on showing it until its end, or Ctrl-C.")
+]
 Thing = Annotated[str, typer.Argument(metavar="ID", help="A task, a step or a workflow.")]
 
 

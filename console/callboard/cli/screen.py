@@ -59,6 +59,10 @@ class Screen:
         """Whether a person looks at stdout."""
         return self.console.is_terminal and not self.json
 
+    def clear(self) -> None:
+        """Begin at the top of an empty terminal."""
+        self.console.clear()
+
     def document(self, value: Any) -> None:
         """One JSON document on one line."""
         sys.stdout.write(msgspec.json.encode(value, enc_hook=str).decode() + "\n")

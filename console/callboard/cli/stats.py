@@ -10,9 +10,10 @@ import typer
 
 from callboard.cli.asking import ask_figures
 from callboard.cli.loop import run
-from callboard.cli.options import Capability, Json, Nats, Prefix, Since, Whose, new_app
+from callboard.cli.options import Capability, Follow, Json, Nats, Prefix, Since, Whose, new_app
 from callboard.cli.reaching import reach
 from callboard.cli.screen import Cell, Screen, clock_time
+from callboard.cli.watching import watch
 from callboard_ledger.figures import FigureView, Spread
 
 __all__ = ["app"]
@@ -36,6 +37,8 @@ callboard stats --by agent --since 1h
 
 callboard stats --by hour --by capability --capability review.python
 
+callboard stats --follow
+
 callboard stats --json | jq '.items[] | {capability, p99: .run.p99}'
 
 Attempts by how they ended, and the times that 50, 95 and 99 % of them did not exceed: wait, from \
@@ -44,7 +47,7 @@ Units, such as tokens and cost, are what agents have settled. Kept for ninety da
 
 
 @app.command(epilog=_EPILOG)
-def stats(
+def stats(  # noqa: PLR0913  each is an option of the command
     *,
     by: Annotated[
         list[By] | None,
@@ -52,6 +55,7 @@ def stats(
     ] = None,
     since: Since = None,
     capability: Capability = None,
+    follow: Follow = False,
     tenant: Whose = "all",
     nats: Nats = None,
     prefix: Prefix = None,
@@ -66,15 +70,20 @@ def stats(
         question["capability"] = capability
 
     async def work() -> None:
-        async with reach(nats, prefix, name="callboard stats") as board:
-            found = await ask_figures(board, question, tenant)
         screen = Screen(json=json)
-        if json:
-            screen.document(found)
-        elif found.items:
-            _show(screen, found.items)
-        else:
-            screen.note("no attempt has ended" if since is None else "no attempt has ended since")
+        async with reach(nats, prefix, name="callboard stats") as board:
+
+            async def show() -> bool:
+                found = await ask_figures(board, question, tenant)
+                if json:
+                    screen.document(found)
+                elif found.items:
+                    _show(screen, found.items)
+                else:
+                    screen.note("no attempt has ended" + (" since" if since else ""))
+                return True
+
+            await watch(screen, show, follow=follow)
 
     run(work())
 

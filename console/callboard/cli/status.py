@@ -13,19 +13,20 @@ from rich.text import Text
 from callboard.census import take_census
 from callboard.cli.agents import show_census
 from callboard.cli.asking import ask_budgets, ask_list, ask_position, ask_status, at_once
-from callboard.cli.following import unoffered
+from callboard.cli.following import follow_to_end, unoffered
 from callboard.cli.loop import run
-from callboard.cli.options import Json, Nats, Prefix, Whose, new_app
+from callboard.cli.options import Follow, Json, Nats, Prefix, Whose, new_app
 from callboard.cli.reaching import reach
 from callboard.cli.screen import Screen, visible
 from callboard.cli.showing import show_facts, show_view
+from callboard.cli.watching import watch
 from callboard.connecting import locate
 from callboard_broker.client import Board
 from callboard_broker.connection import NoResponder
 from callboard_broker.streams import Topology
 from callboard_broker.subjects import ALL_TENANTS
 from callboard_config import mask_nats_url
-from callboard_ledger.views import TaskView
+from callboard_ledger.views import CommandView, TaskView
 
 __all__ = ["app"]
 
@@ -39,6 +40,8 @@ callboard status 17 --tenant acme
 
 callboard status 17.review.3
 
+callboard status 17 --follow
+
 callboard status 17 --json | jq .result
 
 Exit code 1: the task or workflow has failed."""
@@ -50,6 +53,7 @@ def status(
         str | None, typer.Argument(metavar="[ID]", help="A task, a step or a workflow.")
     ] = None,
     *,
+    follow: Follow = False,
     tenant: Whose = "all",
     nats: Nats = None,
     prefix: Prefix = None,
@@ -61,9 +65,18 @@ def status(
         screen = Screen(json=json)
         async with reach(nats, prefix, name="callboard status") as board:
             if task is None:
-                await _show_board(board, screen, locate(nats, prefix).origin)
+                origin = locate(nats, prefix).origin
+
+                async def show() -> bool:
+                    await _show_board(board, screen, origin)
+                    return True
+
+                await watch(screen, show, follow=follow)
                 return 0
             view = await ask_status(board, task, tenant)
+            if follow and not isinstance(view, CommandView) and view.ended_at is None:
+                await follow_to_end(await board.handle(view.id, tenant=view.tenant), screen)
+                view = await ask_status(board, view.id, view.tenant)
             if view.result is UNSET and view.result_blob is not None:
                 view.result = msgspec.Raw(await board.blob(view.result_blob))
         if json:
