@@ -41,6 +41,10 @@ _using = threading.Lock()  # one for all: a handler may count in threads of its 
 
 T = TypeVar("T")
 
+Submit = Callable[
+    [Coroutine[Any, Any, Any], asyncio.AbstractEventLoop], concurrent.futures.Future[Any]
+]
+
 
 def _nobody(_progress: bytes) -> None:
     """The listener of a context that was made by hand, for a test."""
@@ -66,12 +70,14 @@ class HostSide:
     """What contexts need of their host; one for all attempts of an agent.
 
     room: waits while the connection is congested. spawn: posts a child. loop: the host's, of a
-    handler that runs in a thread.
+    handler that runs in a thread. now: its clock, in seconds. submit: runs a coroutine on `loop`.
     """
 
     room: Callable[[], Awaitable[None]] | None = None
     spawn: Spawner = _nobody_spawns
     loop: asyncio.AbstractEventLoop | None = None
+    now: Callable[[], float] = time.monotonic
+    submit: Submit = asyncio.run_coroutine_threadsafe
 
 
 _BY_HAND = HostSide()
@@ -136,7 +142,7 @@ class Context:
     @property
     def remaining_seconds(self) -> float:
         """Seconds until the attempt is stopped; negative when it is late."""
-        return self.deadline - time.monotonic()
+        return self.deadline - self._host.now()
 
     @property
     def cancelled(self) -> bool:
@@ -174,7 +180,7 @@ class Context:
         """
         data = encode_payload(value, field="progress")
         check_size(data, _MAX_PROGRESS, "progress")
-        self.heard_at = time.monotonic()
+        self.heard_at = self._host.now()
         if not self._cancelled:
             self._tell(data)
         return Told(self._host.room)
@@ -184,7 +190,7 @@ class Context:
 
         Needed where the task has a heartbeat timeout, also while it waits for a child.
         """
-        self.heard_at = time.monotonic()
+        self.heard_at = self._host.now()
 
     def use(self, **units: float) -> None:
         """Count what this attempt has used of budgets' units: `ctx.use(tokens=1500)`.
@@ -248,7 +254,7 @@ class Context:
         if loop is None or loop.is_closed():
             coroutine.close()
             raise RuntimeError("ctx.wait is for plain functions in a host's thread: use await")
-        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        future: concurrent.futures.Future[T] = self._host.submit(coroutine, loop)
         if self._waits is None:
             self._waits = set()
         self._waits.add(future)

@@ -77,10 +77,7 @@ class Intake:
         """Read the lane's queue, once the router has made its durable; until cancelled."""
         durable = durable_name(self._options.pool, lane.agent.capability)
         await self._made(durable)
-
-        def deliver(delivery: Delivery) -> None:
-            self._deliver(lane, delivery)
-
+        deliver = functools.partial(self.deliver, lane)
         async with Pull(
             self._connection, self._journal, durable, deliver, slots=lane.free
         ) as lane.pull:
@@ -124,7 +121,8 @@ class Intake:
                 return
             await asyncio.sleep(_DURABLE_POLL_SECONDS)
 
-    def _deliver(self, lane: Lane, delivery: Delivery) -> None:
+    def deliver(self, lane: Lane, delivery: Delivery) -> None:
+        """Acknowledge what a queue has handed over, and start it."""
         delivery.ack()
         try:
             dispatch = decode_event("dispatch", delivery.data)

@@ -8,16 +8,22 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from callboard_agents.agent import Agent
 from callboard_agents.cell_plans import child_slots, runs_in_children
 from callboard_agents.options import HostOptions
 from callboard_agents.resources import Claim
-from callboard_broker.pull import Pull
 from callboard_broker.wire import Offer
 
-__all__ = ["Lane"]
+__all__ = ["Asking", "Lane"]
+
+
+class Asking(Protocol):
+    """What brings dispatches into a lane; in production a `Pull`."""
+
+    def refill(self) -> None:
+        """Places have become free."""
 
 
 class Lane:
@@ -40,7 +46,7 @@ class Lane:
             self.slots = child_slots(agent, options)
         elif agent.isolation == "thread":
             self.slots = agent.slots or options.slots_thread
-        self.pull: Pull | None = None
+        self.pull: Asking | None = None
         self.claim = claim
         claim.freed = self.advance
         self._wants_work = wants_work

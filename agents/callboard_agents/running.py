@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import time
 from collections.abc import Set as AbstractSet
 
 from msgspec import UNSET
@@ -56,6 +55,7 @@ class Running:
         self._group = group
         self._loop = asyncio.get_running_loop()
         self._sides = {"inline": inline, "thread": threaded}
+        self._now = inline.now
         self._executors: dict[str, Executor] = {
             "inline": Inline(self, group),
             "thread": Threaded(self),
@@ -128,7 +128,7 @@ class Running:
             attempt=dispatch.attempt,
             tenant=run.tenant,
             capability=dispatch.capability or agent.capability,
-            deadline=time.monotonic() + run.timeout,
+            deadline=self._now() + run.timeout,
             secret=dispatch.secret,
             tell=functools.partial(self._progress, run),
             host=self._sides[agent.isolation],
@@ -170,7 +170,7 @@ class Running:
             run.timer.cancel()
             run.timer = self._loop.call_later(run.timeout, self._late, run)
         if dispatch.heartbeat is not None and run.side is not None:
-            run.side.heard_at = time.monotonic()
+            run.side.heard_at = self._now()
             run.watch = self._loop.call_later(dispatch.heartbeat, self._listen, run)
 
     def ended(self, run: Run, data: bytes | None, failure: Failure | None) -> None:
@@ -211,7 +211,7 @@ class Running:
         side, heartbeat = run.side, run.dispatch.heartbeat
         if side is None or heartbeat is None or run.ended:
             return
-        left = heartbeat - (time.monotonic() - side.heard_at)
+        left = heartbeat - (self._now() - side.heard_at)
         if left > 0:
             run.watch = self._loop.call_later(left, self._listen, run)
         else:

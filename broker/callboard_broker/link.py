@@ -21,12 +21,20 @@ from callboard_broker.errors import BadInput, BoardUnreachable, TooLarge
 from callboard_broker.headers import header, raw_headers, status
 from callboard_broker.protocol_parser import Parser, SinkCallback
 
-__all__ = ["Link", "header", "raw_headers", "status"]
+__all__ = [
+    "MAX_SUBJECT",
+    "Link",
+    "check_pattern",
+    "header",
+    "raw_headers",
+    "status",
+    "too_large",
+]
 
 _FLUSH_BYTES = 256 * 1024
 _HIGH_WATER_BYTES = 4 * 1024 * 1024
 _READ_BYTES = 64 * 1024
-_MAX_SUBJECT = 1024  # the server closes the connection at a control line of 4,096 bytes
+MAX_SUBJECT = 1024  # the server closes the connection at a control line of 4,096 bytes
 _CLOSE_SECONDS = 2.0
 
 
@@ -113,7 +121,7 @@ class Link(Client):
 
         nats-py knows the subscription too, and so makes it again at each reconnect.
         """
-        _check_pattern(subject, queue)
+        check_pattern(subject, queue)
         self._sid += 1
         sid = self._sid
         self._subs[sid] = Subscription(self, sid, subject, queue=queue)
@@ -158,8 +166,8 @@ class Link(Client):
         close the connection for. Without a connection the message is dropped.
         """
         size = len(headers) + len(data)
-        if size > self._max_payload or len(subject) > _MAX_SUBJECT:
-            raise _too_large(subject, size, self._max_payload)
+        if size > self._max_payload or len(subject) > MAX_SUBJECT:
+            raise too_large(subject, size, self._max_payload)
         if not self.up:
             return
         if headers:
@@ -293,15 +301,17 @@ class Link(Client):
         return self._reconnection_task is None or self._reconnection_task.done()
 
 
-def _check_pattern(subject: str, queue: str) -> None:
+def check_pattern(subject: str, queue: str) -> None:
+    """Raise `BadInput` for what would break the line of a subscription."""
     for text in (subject, queue):
-        if len(text) > _MAX_SUBJECT or any(space in text for space in " \t\r\n"):
+        if len(text) > MAX_SUBJECT or any(space in text for space in " \t\r\n"):
             raise BadInput("subject", f"{text[:80]!r} cannot be subscribed to")
     if not all(subject.split(".")):
         raise BadInput("subject", f"{subject[:80]!r} has an empty token")
 
 
-def _too_large(subject: str, size: int, limit: int) -> Exception:
-    if len(subject) > _MAX_SUBJECT:
-        return BadInput("subject", f"longer than {_MAX_SUBJECT} characters")
+def too_large(subject: str, size: int, limit: int) -> Exception:
+    """The error of a message that no server takes."""
+    if len(subject) > MAX_SUBJECT:
+        return BadInput("subject", f"longer than {MAX_SUBJECT} characters")
     return TooLarge("payload", f"{size:,} bytes; the server accepts at most {limit:,}")

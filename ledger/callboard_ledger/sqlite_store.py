@@ -53,7 +53,7 @@ _LETTERS: tuple[TaskState, ...] = ("failed", "expired")
 
 
 class SqliteStore:
-    """Rows in one SQLite file. stream, created: the journal, and when the server created it.
+    """Rows in one SQLite file (None: in memory). stream, created: the journal, and since when.
 
     WAL with synchronous=NORMAL: a killed process loses nothing, a power failure may lose the last
     transactions as a whole, and those are folded again from the journal. An fsync per batch would
@@ -61,11 +61,12 @@ class SqliteStore:
     the journal does not. Raises `sqlite3.Error` and `OSError` as they come.
     """
 
-    def __init__(self, path: Path, *, stream: str, created: str = "") -> None:
+    def __init__(self, path: Path | None, *, stream: str, created: str = "") -> None:
         self._stream = stream
         self._created = created
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        self._database = sqlite3.connect(path, isolation_level=None)
+        if path is not None:
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        self._database = sqlite3.connect(path or ":memory:", isolation_level=None)
         try:
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = NORMAL")

@@ -81,6 +81,11 @@ class Agenda:
         for seq in state.unreadable:
             self.look_at(f"!{seq}")
 
+    @property
+    def next_ms(self) -> int | None:
+        """When the next thing is due."""
+        return self._due[0][0] if self._due else None
+
     def take_due(self, now_ms: int) -> None:
         """Look at whatever the mere passing of time may have changed."""
         self.now_ms = max(self.now_ms, now_ms)

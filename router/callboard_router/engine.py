@@ -284,8 +284,11 @@ class Engine:
         return backlog(self.desk, at_ms)
 
     def next_ms(self) -> int | None:
-        """When time alone lets something go on that waits for a rate, on the server's clock."""
-        return self.desk.agenda.waiting.next_ms
+        """When time alone lets something go on that waits, on the server's clock: a delay, a retry,
+        a schedule, a timeout of a queue or workflow, a rate."""
+        agenda = self.desk.agenda
+        times = [at_ms for at_ms in (agenda.next_ms, agenda.waiting.next_ms) if at_ms is not None]
+        return min(times, default=None)
 
     def decide(self, now: float, at_ms: int, *, timers: bool = False) -> list[Proposal]:
         """The events to write now. timers: call it so every 100 ms or so, and else after reads."""

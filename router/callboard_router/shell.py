@@ -56,7 +56,7 @@ from callboard_router.tenure import Role
 from callboard_router.upkeep import Upkeep, UpkeepOptions
 from callboard_router.values import Source
 
-__all__ = ["RouterOptions", "run_router"]
+__all__ = ["RouterOptions", "Shell", "run_router"]
 
 _log = logging.getLogger(__name__)
 
@@ -85,7 +85,9 @@ class RouterOptions:
 
 
 @dataclass(slots=True)
-class _Shell:
+class Shell:
+    """What stands between the engine and the connection. now: the monotonic clock, in seconds."""
+
     options: RouterOptions
     connection: Connection
     topology: Topology
@@ -95,6 +97,7 @@ class _Shell:
     blobs: Blobs
     fetching: Fetching
     group: asyncio.TaskGroup
+    now: Callable[[], float] = time.monotonic
     role: Role = Role.FOLLOWER
     _scheduled: bool = False
     _busy: set[Queue] = field(default_factory=set)
@@ -107,7 +110,7 @@ class _Shell:
     def read_journal(self, records: list[Record]) -> None:
         engine = self.engine
         record_in = engine.record
-        now = time.monotonic()
+        now = self.now()
         first = engine.state.seq + 1
         if records[0].seq != first or records[-1].seq - first + 1 != len(records):
             self.start(self._check_gap(first, records[0].seq), "gap")
@@ -116,7 +119,7 @@ class _Shell:
         self.wake()
 
     def read_beats(self, records: list[Record]) -> None:
-        now, now_ms = time.monotonic(), self.connection.server_now_ms()
+        now, now_ms = self.now(), self.connection.server_now_ms()
         for record in records:
             try:
                 beat = decode_beat(record.data)
@@ -150,7 +153,7 @@ class _Shell:
 
     def restored(self) -> None:
         """The connection was made anew: what was under way is void, leases are granted again."""
-        self.engine.reconnected(time.monotonic())
+        self.engine.reconnected(self.now())
 
     # -- what goes out
 
@@ -158,12 +161,13 @@ class _Shell:
         """Decide once what was read in this turn of the event loop is folded."""
         if not self._scheduled:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._decide)
+            asyncio.get_running_loop().call_soon(self.decide)
 
-    def _decide(self, *, timers: bool = False) -> None:
+    def decide(self, *, timers: bool = False) -> None:
+        """Write what the engine decides now."""
         self._scheduled = False
         engine = self.engine
-        now = time.monotonic()
+        now = self.now()
         for proposal in engine.decide(now, self.connection.server_now_ms(), timers=timers):
             if proposal.attach is not None:
                 self.start(self._attach(proposal, proposal.attach), "attach")
@@ -182,7 +186,7 @@ class _Shell:
     def _written(self, proposal: Proposal, _seq: int | None, error: Exception | None) -> None:
         if error is None:
             return
-        now = time.monotonic()
+        now = self.now()
         if isinstance(error, WriteRefused) and error.code == GUARD_FAILED:
             self.engine.refused(proposal, now)
         else:
@@ -198,7 +202,7 @@ class _Shell:
                 blob = await self.blobs.put(payload)
         except CallboardError as error:
             _log.warning("a payload could not be stored: %s", error)
-            self.engine.unresolved(time.monotonic())
+            self.engine.unresolved(self.now())
             return
         if isinstance(event, Dispatch | Settled | Entered):
             event = msgspec.structs.replace(event, blob=blob)
@@ -236,19 +240,23 @@ class _Shell:
     async def tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK_SECONDS)
-            self._decide(timers=True)
-            if self.engine.tenure.role is not self.role:
-                self.role = self.engine.tenure.role
-                _log.info("router %s is now %s", self.options.name, self.role.value)
-            if self.role is Role.LEADER:
-                self._ask_to_stop()
-                for queue in self.engine.missing_queues():
-                    if queue not in self._busy:
-                        self._busy.add(queue)
-                        self.start(self._create(queue), "durable")
+            self.look()
+
+    def look(self) -> None:
+        """Decide what the mere passing of time has changed, and see to queues and stops."""
+        self.decide(timers=True)
+        if self.engine.tenure.role is not self.role:
+            self.role = self.engine.tenure.role
+            _log.info("router %s is now %s", self.options.name, self.role.value)
+        if self.role is Role.LEADER:
+            self._ask_to_stop()
+            for queue in self.engine.missing_queues():
+                if queue not in self._busy:
+                    self._busy.add(queue)
+                    self.start(self._create(queue), "durable")
 
     def _ask_to_stop(self) -> None:
-        for pool, attempts, why in self.engine.stops(time.monotonic()):
+        for pool, attempts, why in self.engine.stops(self.now()):
             subject = self.topology.subjects.stop(pool)
             for start in range(0, len(attempts), _STOPS_IN_MESSAGE):
                 some = attempts[start : start + _STOPS_IN_MESSAGE]
@@ -312,7 +320,7 @@ async def run_router(options: RouterOptions, *, ready: Callable[[], None] | None
             timeout=policy.unresolved,
         )
         group = await stack.enter_async_context(asyncio.TaskGroup())
-        shell = _Shell(
+        shell = Shell(
             options=options,
             connection=connection,
             topology=topology,

@@ -6,18 +6,14 @@ from typing import Annotated
 
 import typer
 
-from callboard.budgets import limits
 from callboard.cli.logs import start_logging
 from callboard.cli.loop import run_until_told
 from callboard.cli.options import Metrics, Nats, Prefix, new_app
 from callboard.cli.ready import ReadyTo, teller
 from callboard.connecting import Place, locate
+from callboard.policy import policy_of
 from callboard_agents.options import host_name
 from callboard_broker.collecting import collect_rarely
-from callboard_broker.wire import Retry
-from callboard_router.desk import Policy
-from callboard_router.liveness import Timing
-from callboard_router.routing import routing_from
 from callboard_router.shell import RouterOptions, run_router
 from callboard_router.upkeep import UpkeepOptions
 
@@ -50,33 +46,10 @@ def router(
 def router_options(place: Place, name: str | None = None) -> RouterOptions:
     """A router of this board. name: unlike any other router's."""
     settings = place.settings
-    lease, retry = settings.lease, settings.retry
-    policy = Policy(
-        limits=limits(settings),
-        timing=Timing(
-            beat=lease.beat_seconds,
-            suspect=lease.suspect_seconds,
-            lease=lease.lease_seconds,
-            start=lease.start_seconds,
-        ),
-        routing=routing_from(settings),
-        pools={tenant: pool for pool, tenants in settings.pools.items() for tenant in tenants},
-        lost_limit=lease.lost_limit,
-        retry=Retry(
-            attempts=retry.attempts,
-            delay=retry.delay,
-            factor=retry.factor,
-            max_delay=retry.max_delay,
-        ),
-        ageing=settings.queue.ageing_seconds,
-        max_items=settings.workflow.max_items,
-        standby=settings.router.standby_seconds,
-        unresolved=settings.router.unresolved_seconds,
-    )
     return RouterOptions(
         url=place.url,
         name=name or f"router-{host_name()}",
-        policy=policy,
+        policy=policy_of(settings),
         prefix=place.prefix,
         replicas=settings.journal.replicas,
         upkeep=UpkeepOptions(
