@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from callboard_broker.connection import open_link
-from callboard_broker.reader import Reader
+import callboard.testing
+from callboard.testing import read_journal
 from callboard_broker.record import Record
-from callboard_broker.streams import Topology, last_sequence
-from callboard_broker.subjects import Subjects
 from tests.servers import NatsServer
 
 __all__ = ["Processes", "check_history", "read_journal", "started_processes"]
@@ -27,103 +20,28 @@ HERE = Path(__file__).parent
 NO_LIMIT = 10**9
 
 
-class Processes:
-    """The processes of a board, by name, and what a fault test does to them."""
+class Processes(callboard.testing.Processes):
+    """Processes whose agents write what they do into a table, outside of the board."""
 
-    def __init__(self, nats: NatsServer, folder: Path, settings: dict[str, str]) -> None:
-        self.folder = folder
+    def __init__(self, nats: NatsServer, folder: Path, environment: Mapping[str, str]) -> None:
         self.table = folder / "table"
         self.table.touch()
-        self._environment = {
-            **os.environ,
-            "CALLBOARD_NATS_URL": nats.url,
-            "CALLBOARD_BOARD__PREFIX": nats.prefix,
-            "MARKING_TABLE": str(self.table),
-            "PYTHONPATH": str(HERE.parent),
-            **settings,
-        }
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        marking = {"MARKING_TABLE": str(self.table), "PYTHONPATH": str(HERE.parent)}
+        super().__init__(nats, folder, cwd=HERE, environment=marking | dict(environment))
 
-    def start(self, name: str, *command: str) -> None:
-        """Start `callboard COMMAND` as `name`."""
-        with (self.folder / f"{name}.log").open("ab") as log:
-            self._children[name] = subprocess.Popen(
-                [sys.executable, "-m", "callboard", *command],
-                cwd=HERE,
-                env=self._environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-
-    def router(self, name: str) -> None:
-        self.start(name, "router", "--name", name)
-
-    def ledger(self) -> None:
-        self.start("ledger", "ledger", "--store", str(self.folder / "ledger"))
-
-    def host(self, name: str, module: str = "marking_agents.py") -> None:
-        self.start(name, "agents", "run", module, "--name", name)
-
-    def pid(self, name: str) -> int:
-        return self._children[name].pid
-
-    def kill(self, name: str) -> None:
-        """SIGKILL, and the process is gone."""
-        self._children[name].kill()
-        self._children[name].wait()
-
-    def pause(self, name: str) -> None:
-        self._children[name].send_signal(signal.SIGSTOP)
-
-    def resume(self, name: str) -> None:
-        self._children[name].send_signal(signal.SIGCONT)
-
-    def log(self, name: str) -> str:
-        return (self.folder / f"{name}.log").read_text()
-
-    async def says(self, text: str, *names: str) -> str:
-        """Wait until the log of one of these processes has the text; return whose."""
-        async with asyncio.timeout(30):
-            while True:
-                for name in names:
-                    if text in self.log(name):
-                        return name
-                await asyncio.sleep(0.02)  # a file tells nobody that it has grown
-
-    def stop(self) -> None:
-        for child in self._children.values():
-            child.send_signal(signal.SIGCONT)
-            child.terminate()
-        for child in self._children.values():
-            try:
-                child.wait(15)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+    def host(self, name: str, *places: str) -> None:
+        super().host(name, *(places or ("marking_agents.py",)))
 
 
 @contextmanager
 def started_processes(nats: NatsServer, folder: Path, **settings: object) -> Iterator[Processes]:
     """Stop every process at the end. settings: `CALLBOARD_*` without that prefix."""
-    processes = Processes(
-        nats, folder, {f"CALLBOARD_{name}": str(value) for name, value in settings.items()}
-    )
+    environment = {f"CALLBOARD_{name}": str(value) for name, value in settings.items()}
+    processes = Processes(nats, folder, environment)
     try:
         yield processes
     finally:
         processes.stop()
-
-
-async def read_journal(nats: NatsServer) -> list[Record]:
-    """Every message of the journal, in order."""
-    records: list[Record] = []
-    async with open_link(nats.url, name="history") as connection:
-        journal = Topology(Subjects(nats.prefix)).journal
-        last, _ = await last_sequence(connection, journal)
-        async with Reader(connection, journal, start=1, callback=records.extend) as reader:
-            async with asyncio.timeout(60):
-                await reader.reached(last)
-    return records
 
 
 def check_history(  # noqa: PLR0912, PLR0915  one pass over the journal, read from top to bottom

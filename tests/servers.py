@@ -15,10 +15,8 @@ import io
 import os
 import socket
 import tarfile
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
@@ -30,7 +28,9 @@ from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.wait_strategies import HttpWaitStrategy
 
-from callboard_broker.server import EmbeddedServer, ServerOptions, server_binary
+import callboard.testing
+from callboard.testing import nats_server
+from callboard_broker.server import EmbeddedServer, server_binary
 
 __all__ = ["EVERY_SOURCE", "NatsServer", "open_server", "require"]
 
@@ -51,13 +51,8 @@ def require(what: str, reason: str) -> NoReturn:
     pytest.skip(f"{what}: {reason}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NatsServer:
-    """A server to test against; `.url` for clients, `.prefix` (one token) for names of its own."""
-
-    url: str
-    prefix: str = field(default_factory=lambda: f"t{uuid.uuid4().hex[:12]}")
-    own: EmbeddedServer | None = None
+class NatsServer(callboard.testing.NatsServer):
+    """The public one; a test that may not kill it is skipped."""
 
     @property
     def embedded(self) -> EmbeddedServer:
@@ -66,25 +61,13 @@ class NatsServer:
             require("embedded", "this test needs a server that it may kill")
         return self.own
 
-    def kill(self) -> None:
-        """Kill the server (SIGKILL). Its data, its URL and the lock on its store remain."""
-        self.embedded.kill()
-
-    def stop(self) -> None:
-        """Stop the server in order and release its store."""
-        self.embedded.stop()
-
-    def restart(self) -> None:
-        """Start the server again on the same data and URL, stopping it first if it runs."""
-        self.embedded.restart()
-
 
 @contextmanager
 def open_server(source: str, store: Path) -> Iterator[NatsServer]:
     """Yield a server from `source` (`embedded`, `container` or a URL); stop what was started."""
     if source == "embedded":
-        with EmbeddedServer(ServerOptions(store=store)) as server:
-            yield NatsServer(url=server.url, own=server)
+        with nats_server(store) as server:
+            yield NatsServer(url=server.url, own=server.own)
     elif source == "container":
         with _container() as url:
             yield NatsServer(url=url)
