@@ -53,6 +53,7 @@ class Engine:
     """One router. Every `now` is its monotonic clock in seconds, `at_ms` the server's clock.
 
     observer: told each event that the active router has folded, and whether it counted.
+    on_the_way: seconds of a queue's work that may be dispatched beyond its slots.
     """
 
     def __init__(
@@ -62,7 +63,9 @@ class Engine:
         policy: Policy,
         *,
         secret: Callable[[], str] | None = None,
+        on_the_way: float = _ON_THE_WAY_S,
     ) -> None:
+        self._on_the_way = on_the_way
         self.tenure = Tenure(name, standby=policy.standby, unresolved=policy.unresolved)
         self._secret = secret or Secrets().draw
         self._completed: Tally[Queue] = Tally()
@@ -310,7 +313,8 @@ class Engine:
         elapsed = max(now - self._ticked_at, 0.001)
         self._ticked_at = now
         desk.allowance = {
-            queue: int(count / elapsed * _ON_THE_WAY_S) for queue, count in self._completed.items()
+            queue: int(count / elapsed * self._on_the_way)
+            for queue, count in self._completed.items()
         }
         self._completed.clear()
 

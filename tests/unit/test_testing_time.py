@@ -100,3 +100,27 @@ async def test_quiet_returns_when_all_of_this_moment_has_happened():
 async def test_a_test_keeps_its_parameters_and_fixtures(number: int, tmp_path: object):
     assert number in (1, 2)
     assert tmp_path
+
+
+@virtual_time
+async def test_a_program_is_waited_for_in_real_time():
+    loop = asyncio.get_running_loop()
+    fired: list[str] = []
+    timer = loop.call_later(60, fired.append, "too early")
+    child = await asyncio.create_subprocess_exec("sleep", "0.02")
+    assert await child.wait() == 0
+    child = await asyncio.create_subprocess_shell("echo hello", stdout=asyncio.subprocess.PIPE)
+    assert (await child.communicate())[0] == b"hello\n"
+    timer.cancel()
+    assert fired == []
+    child = await asyncio.create_subprocess_exec("sleep", "60")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.02):
+            await child.wait()
+    child.kill()
+    await child.wait()
+    with pytest.raises(FileNotFoundError):
+        await asyncio.create_subprocess_exec("no-such-program")
+    before = loop.time()
+    await asyncio.sleep(3600)
+    assert loop.time() == before + 3600

@@ -123,8 +123,9 @@ class MemoryBoard(SeededBoard):
 
         name: which one (`host-0`, ...); by default the one that holds the most attempts. These are
         lost, and dispatched again. silent: nobody reports the death, so that they are lost when the
-        host's lease ends. Handlers are cancelled, a plain function runs on in its thread; nothing
-        that they still say counts. Returns the host's name. Raises `LookupError`.
+        host's lease ends; the new host then has a name of its own. Handlers are cancelled, a plain
+        function runs on in its thread; nothing that they still say counts. Returns the host's name.
+        Raises `LookupError`.
         """
         return await self._parts.crew.lose(name, silent=silent)
 

@@ -31,7 +31,6 @@ __all__ = ["MemoryRouter", "open_memory_router"]
 
 _NAME = "router"
 _TICK_SECONDS = 0.1
-_AGENDA = 1e-9
 
 
 class MemoryRouter(Shell):
@@ -94,9 +93,11 @@ class MemoryRouter(Shell):
             self._timer.cancel()
             self._timer = None
         due = self.engine.next_ms()
-        times = [] if due is None else [max(self.clock.at(due), now + _AGENDA)]
-        if self._is_restless():
-            times.append(now + _TICK_SECONDS)
+        times = []
+        if due is not None and due > self.clock.now_ms():
+            times.append(self.clock.at(due))
+        if (due is not None and not times) or self._is_restless():
+            times.append(now + _TICK_SECONDS)  # as a real one would look again
         if times:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(min(times) - now, self.wake)
@@ -106,11 +107,11 @@ class MemoryRouter(Shell):
         engine = self.engine
         if engine.desk.agenda.to_stop or not engine.tenure.leads_on:
             return True
-        holds = engine.desk.liveness.holds
-        if not holds:
-            return False
+        liveness = engine.desk.liveness
         living = {(beat.pool, beat.host, beat.incarnation) for beat in self.beats()}
-        return any(hold.owner not in living for hold in holds.values())
+        if len(liveness.hosts) > len(living):
+            return True  # one is dead, and nobody has said so
+        return any(hold.owner not in living for hold in liveness.holds.values())
 
 
 @asynccontextmanager
@@ -133,7 +134,7 @@ async def open_memory_router(
             options=RouterOptions(url="memory:", name=_NAME, policy=policy),
             connection=connection,
             topology=topology,
-            engine=Engine(_NAME, subjects, policy, secret=secret),
+            engine=Engine(_NAME, subjects, policy, secret=secret, on_the_way=0.0),
             publisher=publisher,
             writer=GuardedWriter(connection, publisher, subjects.epoch, batched=False),
             blobs=blobs,

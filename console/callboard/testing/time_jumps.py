@@ -2,9 +2,9 @@
 
 Everything that waits by the loop (`asyncio.sleep`, timeouts, `call_later`) is therefore over at
 once, and in the same order in every run. While a thread works that the loop knows of, no time
-passes; while a socket or a pipe is open, time passes as it really does, because nobody can know
-what will arrive. When there is no timer either, nothing can ever happen again: `NothingHappens`
-says what still waits.
+passes; while a socket or a pipe is open or a child process runs, time passes as it really does,
+because nobody can know what will arrive. When there is no timer either, nothing can ever happen
+again: `NothingHappens` says what still waits.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self.tells: list[Callable[[], list[str]]] = []
         self._now = _BEGIN
         self._outside = 0
+        self._programs: set[object] = set()
         self._quiet: list[asyncio.Future[None]] = []
         super().__init__(_Jumping(self))
         self._clock_resolution = _RESOLUTION
@@ -85,10 +86,52 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(lambda _: self.came_back())
         return future
 
+    async def subprocess_exec(
+        self, protocol_factory: Callable[[], Any], *args: Any, **options: Any
+    ) -> tuple[Any, Any]:
+        """As every loop does; until the program ends, time passes as it really does."""
+        with self._program(protocol_factory) as watched:
+            return await super().subprocess_exec(watched, *args, **options)
+
+    async def subprocess_shell(
+        self, protocol_factory: Callable[[], Any], *args: Any, **options: Any
+    ) -> tuple[Any, Any]:
+        """Likewise."""
+        with self._program(protocol_factory) as watched:
+            return await super().subprocess_shell(watched, *args, **options)
+
+    @contextmanager
+    def _program(self, protocol_factory: Callable[[], Any]) -> Iterator[Callable[[], Any]]:
+        """A program runs from here on, until its protocol hears of its end, or it did not begin."""
+        key = object()
+        self._programs.add(key)
+
+        def watched() -> Any:
+            protocol = protocol_factory()
+            told = protocol.process_exited
+
+            def process_exited() -> None:
+                self._programs.discard(key)
+                told()
+
+            protocol.process_exited = process_exited
+            return protocol
+
+        try:
+            yield watched
+        except BaseException:
+            self._programs.discard(key)
+            raise
+
     async def shutdown_default_executor(self, *args: Any) -> None:
         """As every loop does; it waits for a thread."""
         with self.real_work():
             await super().shutdown_default_executor(*args)
+
+    @property
+    def runs_programs(self) -> bool:
+        """Whether a child process runs."""
+        return bool(self._programs)
 
     # -- the jump
 
@@ -104,9 +147,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
         watched: a socket is open, or a pipe.
         """
-        if self._outside > 0:
+        if self._outside > 0 and not watched:
             return None
-        if self._quiet:
+        if self._quiet and self._outside <= 0:
             quiet, self._quiet = self._quiet, []
             for future in quiet:
                 if not future.done():
@@ -139,7 +182,8 @@ class _Jumping(selectors.BaseSelector):
         found = self._real.select(0)
         if found or (timeout is not None and timeout <= 0):
             return found
-        watched = len(self._real.get_map()) > 1  # the loop's own pipe is always there
+        # The loop's own pipe is always there.
+        watched = len(self._real.get_map()) > 1 or self._loop.runs_programs
         wait = self._loop.pass_time(timeout, watched=watched)
         if wait == 0.0:
             return []
