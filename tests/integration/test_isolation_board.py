@@ -41,7 +41,9 @@ async def test_a_child_works_talks_and_spawns_as_any_handler(
     nats: NatsServer, tmp_path: Path
 ) -> None:
     async with opened(nats, tmp_path) as (board, processes):
-        assert await (await board.submit("iso.sum", {"a": 2, "b": 3})).result(30) == 5
+        first = await board.submit("iso.sum", {"a": 2, "b": 3})
+        assert [update.state async for update in first][-1] == "succeeded"  # and news is heard now
+        assert await first.result(30) == 5
         handle = await board.submit("iso.talk", {"sum": {"a": 40, "b": 2}})
         told = [update.progress async for update in handle if update.progress]
         assert await handle.result(30) == 42
