@@ -15,6 +15,7 @@ __all__ = ["MOST_REMEMBERED", "Performance", "Record"]
 MOST_REMEMBERED = 10_000
 _WEIGHT = 0.2
 _HALF_LIFE_MS = 5 * 60 * 1000
+_LONGEST_MS = 30 * 86_400_000
 
 
 @dataclass(slots=True)
@@ -43,11 +44,12 @@ class Performance:
     ) -> None:
         """An attempt has ended with an outcome that counted.
 
-        run_ms: from start to end, by the host's clock; what is below 0 counts as 0. ok: no error
-        of the attempt's own making. at_ms: the server's time, from which on it fades.
+        run_ms: from start to end, by the host's clock, which may be any number: it counts as at
+        least 0 and at most 30 days. ok: no error of the attempt's own making. at_ms: the server's
+        time, from which on it fades.
         """
-        if run_ms < 0:
-            run_ms = 0.0
+        if not 0 <= run_ms <= _LONGEST_MS:
+            run_ms = 0.0 if run_ms < 0 else _LONGEST_MS
         key = (host, capability)
         known = self.records.pop(key, None)
         if known is None:
