@@ -33,6 +33,9 @@ _SLOW = 1000
 _MOST = 300
 _SEEDS = int(os.environ.get("CALLBOARD_SIM_SEEDS", "0"))
 _FEATURES = [
+    "Cancelled",
+    "HeartbeatMissed",
+    "TimedOut",
     "approve: done",
     "budget",
     "cancel: UnknownTask",
@@ -48,6 +51,13 @@ _FEATURES = [
     "lost",
     "mailbox",
     "merged",
+    "needs avoid",
+    "needs cpu",
+    "needs labels",
+    "needs memory_mb",
+    "needs specialization",
+    "needs stay_with",
+    "needs version",
     "overloaded",
     "pause: done",
     "quarantined",
@@ -57,6 +67,7 @@ _FEATURES = [
     "signal: done",
     "skipped",
     "spawned",
+    "stayed",
     "task cancelled",
     "task expired",
     "undo failed",
