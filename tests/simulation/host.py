@@ -239,6 +239,7 @@ class Host(Process):
                 holds,
                 cpu=min(make.cpus, _BUSY_CPU * busy),
                 cpus=make.cpus,
+                allocated_mb=_BUSY_MB * busy,
                 free_mb=max(1.0, make.memory_mb - _BUSY_MB * busy),
                 fresh_from=self._fresh_from,
             )

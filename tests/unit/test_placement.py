@@ -261,6 +261,15 @@ def test_a_retry_elsewhere_goes_back_only_if_nobody_else_fits(bench: Bench):
     assert why["reason"] == "it failed before on every host that fits"
 
 
+def test_a_retry_elsewhere_does_not_wait_for_a_host_that_never_has_the_memory(bench: Bench):
+    bench.beat("g", offer(), cpus=4.0, free_mb=9000.0)
+    bench.beat("h", offer(), cpus=4.0, free_mb=300.0, memory_mb=60.0)
+    task = bench.task(needs={"memory_mb": 1000}, avoid=["g"])
+    assert placed(bench, task) == (REVIEW, "g")
+    bench.beat("h", offer(), cpus=4.0, free_mb=300.0, memory_mb=60.0, allocated_mb=2000.0)
+    assert blocked(bench, task)[1] == "every host that fits is full", "it has it before long"
+
+
 # -- rules
 
 

@@ -180,7 +180,7 @@ def test_an_attempt_dispatched_before_the_loss_was_read_back_is_caught(
         for proposal in list(out):
             event = proposal.event
             task = desk.state.tasks.get(event.task) if isinstance(event, Lost) else None
-            if task is not None and task.queue in desk.capacity:
+            if task is not None and task.host is None and task.queue in desk.capacity:
                 early = decide._dispatch(desk, task, Placement(queue=task.queue), at_ms, out)
                 out += [early] if early is not None else []
 
