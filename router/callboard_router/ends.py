@@ -24,6 +24,7 @@ from callboard_broker.wire import (
 from callboard_router.agenda import expires_at, total_deadline
 from callboard_router.desk import Desk, propose
 from callboard_router.filling import Missing
+from callboard_router.hosts import MOST_CHARACTERS
 from callboard_router.proposals import Proposal
 from callboard_router.state import Schedule, Task
 from callboard_router.unfolding import condition_holds, end_flow
@@ -80,7 +81,8 @@ def _end_task(desk: Desk, task: Task, at_ms: int, out: list[Proposal]) -> None:
                 wanted = min(max(failure.retry_after, 0.0), _LONGEST_DELAY_S)
                 at = max(at, at_ms + int(1000 * wanted))
             avoid = task.avoid
-            if retry.elsewhere and task.ran_on and task.ran_on not in avoid:
+            known = 0 < len(task.ran_on) <= MOST_CHARACTERS  # else it is no host's name
+            if retry.elsewhere and known and task.ran_on not in avoid:
                 avoid = [*avoid[-31:], task.ran_on]
             event = Retrying(task.id, task.life.attempt, desk.state.epoch, at, avoid)
             propose(desk, out, task.id, (task.tenant, "retrying", task.shard), event)

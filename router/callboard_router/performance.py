@@ -1,4 +1,4 @@
-"""How hosts have done lately: running time and success, by (host, capability).
+"""How hosts have done lately: running time and success, by host and queue.
 
 Both are exponentially weighted averages over the outcomes that counted. They fade with time toward
 what is assumed of a host that nobody knows, so that one that failed an hour ago gets its chance.
@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from callboard_router.hosts import MOST_CHARACTERS, Queue
+
 __all__ = ["MOST_REMEMBERED", "Performance", "Record"]
 
 MOST_REMEMBERED = 10_000
@@ -20,7 +22,7 @@ _LONGEST_MS = 30 * 86_400_000
 
 @dataclass(slots=True)
 class Record:
-    """What one host did for one capability. run_ms: how long it took. success: 0 to 1."""
+    """What one host did of one queue. run_ms: how long it took. success: 0 to 1."""
 
     run_ms: float
     success: float
@@ -31,12 +33,12 @@ class Record:
 class Performance:
     """The records of the hosts that finished something last; the oldest make room."""
 
-    records: dict[tuple[str, str], Record] = field(default_factory=dict)
+    records: dict[tuple[str, Queue], Record] = field(default_factory=dict)
 
     def note(
         self,
         host: str,
-        capability: str,
+        queue: Queue,
         run_ms: float,
         ok: bool,  # noqa: FBT001  the last word of a note, and never a literal
         *,
@@ -48,9 +50,11 @@ class Performance:
         least 0 and at most 30 days. ok: no error of the attempt's own making. at_ms: the server's
         time, from which on it fades.
         """
+        if len(host) > MOST_CHARACTERS:
+            return
         if not 0 <= run_ms <= _LONGEST_MS:
             run_ms = 0.0 if run_ms < 0 else _LONGEST_MS
-        key = (host, capability)
+        key = (host, queue)
         known = self.records.pop(key, None)
         if known is None:
             if len(self.records) >= MOST_REMEMBERED:
@@ -63,9 +67,9 @@ class Performance:
         known.at_ms = max(known.at_ms, at_ms)
         self.records[key] = known
 
-    def known(self, host: str, capability: str) -> Record | None:
+    def known(self, host: str, queue: Queue) -> Record | None:
         """The record of this host, if it has finished anything that is remembered."""
-        return self.records.get((host, capability))
+        return self.records.get((host, queue))
 
     @staticmethod
     def success(record: Record, at_ms: int) -> float:

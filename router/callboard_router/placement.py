@@ -272,7 +272,7 @@ class _Choice:
 
     def _measure(self, one: Candidate) -> None:
         capability = self.queue[1]
-        under_way = self.desk.proposals.boxes.get(one.name, 0)
+        under_way = self.desk.proposals.boxes.get((self.queue[0], one.name), 0)
         one.on_the_way = one.host.on_the_way[capability] + under_way
         one.free = one.host.free(capability) - under_way
         if one.name.isdigit():
@@ -289,7 +289,7 @@ class _Choice:
         return is_too_small(self.needs, one.host.beat, one.offer)
 
     def _ends_soon(self, one: Candidate) -> bool:
-        record = self.desk.performance.known(one.name, one.offer.capability)
+        record = self.desk.performance.known(one.name, self.queue)
         slots = one.offer.slots
         return record is not None and slots > 0 and record.run_ms / slots <= _SOON_MS
 

@@ -79,6 +79,23 @@ def test_no_number_in_an_outcome_stops_the_router(field: str, number: str):
         goes_on(board)
 
 
+def test_a_host_may_call_itself_what_it_likes_and_the_retry_is_an_event_of_a_few_bytes():
+    board = led()
+    task = board.post(retry={"attempts": 3, "delay": 0, "elsewhere": True})
+    board.turn()
+    said = {"kind": "outcome", "task": task, "attempt": 1, "host": "x" * 1_000_000}
+    said |= {"secret": board.dispatched[task].secret, "started_at": 0, "ended_at": 0}
+    said["error"] = {"type": "Boom", "message": "no"}
+    board.store("cb.run.acme.outcome.0", json.dumps(said).encode())
+    stored = len(board.journal)
+    board.turn()
+    board.now += 1
+    board.turn()
+    assert board.engine.state.tasks[task].life.attempt == 2
+    assert max(len(data) for _, data in board.journal[stored:]) < 2000
+    assert not board.engine.desk.performance.records
+
+
 @pytest.mark.parametrize("number", _NUMBERS, ids=lambda text: text[:12])
 @pytest.mark.parametrize("field", ["cpu", "cpus", "free_mb", "fresh_from", "slots", "memory_mb"])
 def test_no_number_in_a_beat_stops_the_router(field: str, number: str):
