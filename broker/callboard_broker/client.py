@@ -33,6 +33,7 @@ from callboard_broker.errors import (
 from callboard_broker.graph import chart
 from callboard_broker.handle import Handle
 from callboard_broker.hearing import Hearing
+from callboard_broker.inputs import check_inputs
 from callboard_broker.options import (
     TaskOptions,
     check_key,
@@ -157,13 +158,13 @@ class Board(Commanding):
         """Post a workflow; the router runs it, also when this process is gone.
 
         timeout: seconds until it expires as a whole. Raises `BadInput` that names the field (a
-        cycle, an unknown step), `Overloaded`, `BoardUnreachable`.
+        cycle, an unknown step, an input that is not there), `Overloaded`, `BoardUnreachable`.
         """
         tenant = self.options.tenant if tenant is None else tenant
         if self._hearing.closed:
             self._hearing.check_door(tenant)
         run = workflow.spec(inputs) if isinstance(workflow, Workflow) else workflow
-        chart(run)
+        check_inputs(run, chart(run))
         run = msgspec.structs.replace(
             run,
             key=check_key(key),

@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 
 import msgspec
 
+from callboard_broker.cron import check_cron
 from callboard_broker.encoding import encode_payload
 from callboard_broker.errors import BadInput
 from callboard_broker.wire import Cron, Needs, Parent, Post, Retry, Timeouts, decode_post
@@ -52,6 +53,8 @@ def read_options(options: TaskOptions, post: Post) -> Post:
     if isinstance(given.get("cron"), str):
         given["cron"] = {"expression": given["cron"]}
     read = decode_post(encode_payload(given, field="options"))
+    if read.cron is not None:
+        check_cron(read.cron)
     return msgspec.structs.replace(post, **{name: getattr(read, name) for name in given})
 
 

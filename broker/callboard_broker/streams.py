@@ -16,7 +16,7 @@ from callboard_broker.errors import BoardUnreachable, StreamDrift, StreamMissing
 from callboard_broker.record import read_time_ns
 from callboard_broker.subjects import Subjects
 
-__all__ = ["Topology", "ensure_streams", "last_sequence"]
+__all__ = ["Topology", "ensure_streams", "first_sequence", "last_sequence"]
 
 _NANO = 1_000_000_000
 _DUPLICATE_WINDOW = 100_000_000  # 100 ms, the least there is; nothing relies on it
@@ -129,6 +129,13 @@ async def ensure_streams(connection: Connection, topology: Topology) -> None:
     for wanted in topology.settings():
         found = await _patiently(connection, wanted)
         _check(wanted, found)
+
+
+async def first_sequence(connection: Connection, stream: str) -> int:
+    """Return the sequence with which the stream begins, as its leader knows it. Raises as
+    `last_sequence` does."""
+    info = await connection.api(f"STREAM.INFO.{stream}")
+    return int(info["state"]["first_seq"])
 
 
 async def last_sequence(

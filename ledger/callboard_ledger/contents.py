@@ -7,6 +7,7 @@ simply not there.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -16,7 +17,7 @@ from callboard_broker.connection import Connection
 from callboard_broker.direct import get_message
 from callboard_broker.errors import StreamMissing
 from callboard_broker.record import Record
-from callboard_broker.streams import Topology
+from callboard_broker.streams import Topology, first_sequence
 from callboard_broker.wire import (
     BlobRef,
     Command,
@@ -43,6 +44,9 @@ from callboard_ledger.views import (
 )
 
 __all__ = ["Contents"]
+
+_PATIENCE_SECONDS = 2.0
+_PAUSE_SECONDS = 0.05
 
 _Payload = tuple[Raw | UnsetType, BlobRef | None]
 
@@ -157,13 +161,22 @@ class Contents:
         return None if record is None else read(self._topology.subjects, record).event
 
     async def _record(self, seq: int) -> Record | None:
-        """A journal's message; None if it was removed since."""
-        try:
-            return await get_message(self._connection, self._topology.journal, seq)
-        except StreamMissing:
-            raise
-        except LookupError:
-            return None
+        """A journal's message; None if it was removed since.
+
+        Any replica may answer, also one that lags behind: what the leader has comes before long.
+        """
+        stream, loop = self._topology.journal, asyncio.get_running_loop()
+        deadline = loop.time() + _PATIENCE_SECONDS
+        while True:
+            try:
+                return await get_message(self._connection, stream, seq)
+            except StreamMissing:
+                raise
+            except LookupError:
+                removed = seq < await first_sequence(self._connection, stream)
+                if removed or loop.time() > deadline:
+                    return None
+            await asyncio.sleep(_PAUSE_SECONDS)
 
 
 def _payload(event: object) -> _Payload:

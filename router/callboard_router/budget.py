@@ -28,6 +28,9 @@ __all__ = [
 _ENOUGH = 1e-6
 """Sums of fractions do not come out even: so much of a token may be missing."""
 
+_NEVER_MS = 1e13
+"""Three centuries: a rate may be as low as somebody likes."""
+
 
 @dataclass(slots=True)
 class Reserved:
@@ -131,7 +134,7 @@ def ready_at(
         return at_ms
     if not per_ms or amount > capacity + _ENOUGH:
         return None
-    return at_ms + max(1, math.ceil((missing - _ENOUGH / 2) / per_ms))
+    return at_ms + max(1, math.ceil(min((missing - _ENOUGH / 2) / per_ms, _NEVER_MS)))
 
 
 def is_impossible(accounts: Accounts, key: str, need: Need) -> bool:

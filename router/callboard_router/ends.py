@@ -6,15 +6,12 @@ Also where workflows and schedules come to their end, or to their next time.
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
-from cronsim import CronSim, CronSimError
 
+from callboard_broker.cron import next_time
 from callboard_broker.errors import BadInput
 from callboard_broker.wire import (
-    Cron,
     Failure,
     Fired,
     Halted,
@@ -27,13 +24,16 @@ from callboard_broker.wire import (
 from callboard_router.agenda import expires_at, total_deadline
 from callboard_router.desk import Desk, propose
 from callboard_router.filling import Missing
+from callboard_router.hosts import MOST_CHARACTERS
 from callboard_router.proposals import Proposal
 from callboard_router.state import Schedule, Task
 from callboard_router.unfolding import condition_holds, end_flow
 
-__all__ = ["backoff", "ends", "next_time"]
+__all__ = ["backoff", "ends"]
 
 _FAILURE_CHARACTERS = 8192
+_LONGEST_DELAY_S = 30 * 86_400
+"""A host says what it likes; later than that, nothing is tried again."""
 
 
 def ends(desk: Desk, at_ms: int, out: list[Proposal]) -> None:
@@ -78,9 +78,11 @@ def _end_task(desk: Desk, task: Task, at_ms: int, out: list[Proposal]) -> None:
         if retry is not None:
             at = at_ms + int(1000 * backoff(retry, task.id, task.life.attempt, task.life.errors))
             if failure.retry_after is not None:
-                at = max(at, at_ms + int(failure.retry_after * 1000))
+                wanted = min(max(failure.retry_after, 0.0), _LONGEST_DELAY_S)
+                at = max(at, at_ms + int(1000 * wanted))
             avoid = task.avoid
-            if retry.elsewhere and task.ran_on and task.ran_on not in avoid:
+            known = 0 < len(task.ran_on) <= MOST_CHARACTERS  # else it is no host's name
+            if retry.elsewhere and known and task.ran_on not in avoid:
                 avoid = [*avoid[-31:], task.ran_on]
             event = Retrying(task.id, task.life.attempt, desk.state.epoch, at, avoid)
             propose(desk, out, task.id, (task.tenant, "retrying", task.shard), event)
@@ -190,8 +192,8 @@ def _next_time(desk: Desk, schedule: Schedule, at_ms: int, out: list[Proposal]) 
         return
     try:
         following = next_time(schedule.cron, max(at_ms, schedule.next_at or 0))
-    except (CronSimError, ZoneInfoNotFoundError, ValueError, StopIteration) as error:
-        why = Failure("BadInput", str(error)[:1024] or "it never comes", field="cron", final=True)
+    except BadInput as bad:
+        why = Failure("BadInput", bad.reason[:1024], field=bad.field, final=True)
         propose(desk, out, schedule.id, place, Settled(schedule.id, epoch, "failed", why))
         return
     due = schedule.next_at is not None and schedule.next_at <= at_ms
@@ -199,11 +201,3 @@ def _next_time(desk: Desk, schedule: Schedule, at_ms: int, out: list[Proposal]) 
     number = schedule.number + (1 if due and not busy else 0)
     event = Fired(schedule.id, epoch, number, following)
     propose(desk, out, key, (schedule.tenant, "fired", schedule.shard), event)
-
-
-def next_time(cron: Cron, after_ms: int) -> int:
-    """The first time after `after_ms`, both in Unix milliseconds; times that were missed are not
-    made up for. Raises `CronSimError`, `ZoneInfoNotFoundError`, `StopIteration`."""
-    zone = ZoneInfo(cron.zone)
-    after = datetime.fromtimestamp(after_ms / 1000, UTC).astimezone(zone)
-    return int(next(CronSim(cron.expression, after)).timestamp() * 1000)

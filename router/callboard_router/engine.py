@@ -142,7 +142,7 @@ class Engine:
         queue = self.desk.liveness.ended(event.task)
         self._completed[queue] += 1
         run_ms, ok = event.ended_at - event.started_at, event.error is None
-        self.desk.performance.note(event.host, queue[1], run_ms, ok, at_ms=self.state.at_ms)
+        self.desk.performance.note(event.host, queue, run_ms, ok, at_ms=self.state.at_ms)
 
     def _dispatched(self, event: Dispatch, seq: int, now: float) -> None:
         desk, state = self.desk, self.state

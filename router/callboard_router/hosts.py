@@ -16,6 +16,7 @@ from callboard_broker.subjects import check_capability
 from callboard_broker.wire import Beat, Offer
 
 __all__ = [
+    "MOST_CHARACTERS",
     "MOST_HOSTS",
     "MOST_QUEUES",
     "MOST_QUEUES_OF_A_POOL",
@@ -31,6 +32,9 @@ Queue = tuple[str, str]
 
 HostKey = tuple[str, str]
 """(pool, name)."""
+
+MOST_CHARACTERS = 63
+"""Of a host's name; an outcome may claim to be of whatever it likes."""
 
 MOST_HOSTS = 10_000
 """Hosts of one pool; each costs memory for three leases, and a stranger may invent names."""

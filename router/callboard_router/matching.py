@@ -14,7 +14,7 @@ from packaging.version import InvalidVersion, Version
 from callboard_broker.errors import BadInput
 from callboard_broker.wire import Beat, Needs, Offer
 
-__all__ = ["check_needs", "fits", "misfits", "shortage"]
+__all__ = ["check_needs", "fits", "is_too_small", "misfits", "shortage"]
 
 _CACHED = 4096
 
@@ -79,6 +79,13 @@ def shortage(needs: Needs, beat: Beat, offer: Offer, *, at_once: int = 1) -> str
     if memory is not None and beat.free_mb > 0 and beat.free_mb < memory * at_once:
         return f"memory_mb: {beat.free_mb:.0f} MB free, {_needs(memory, at_once)}"
     return None
+
+
+def is_too_small(needs: Needs, beat: Beat, offer: Offer) -> bool:
+    """Whether the host is short of memory also when all that runs there has ended."""
+    memory = offer.memory_mb if needs.memory_mb is None else needs.memory_mb
+    most = beat.free_mb + beat.allocated_mb + beat.memory_mb
+    return memory is not None and beat.free_mb > 0 and most < memory
 
 
 def _needs(amount: float, at_once: int) -> str:

@@ -1,4 +1,4 @@
-"""How hosts have done lately: running time and success, by (host, capability).
+"""How hosts have done lately: running time and success, by host and queue.
 
 Both are exponentially weighted averages over the outcomes that counted. They fade with time toward
 what is assumed of a host that nobody knows, so that one that failed an hour ago gets its chance.
@@ -10,16 +10,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from callboard_router.hosts import MOST_CHARACTERS, Queue
+
 __all__ = ["MOST_REMEMBERED", "Performance", "Record"]
 
 MOST_REMEMBERED = 10_000
 _WEIGHT = 0.2
 _HALF_LIFE_MS = 5 * 60 * 1000
+_LONGEST_MS = 30 * 86_400_000
 
 
 @dataclass(slots=True)
 class Record:
-    """What one host did for one capability. run_ms: how long it took. success: 0 to 1."""
+    """What one host did of one queue. run_ms: how long it took. success: 0 to 1."""
 
     run_ms: float
     success: float
@@ -30,12 +33,12 @@ class Record:
 class Performance:
     """The records of the hosts that finished something last; the oldest make room."""
 
-    records: dict[tuple[str, str], Record] = field(default_factory=dict)
+    records: dict[tuple[str, Queue], Record] = field(default_factory=dict)
 
     def note(
         self,
         host: str,
-        capability: str,
+        queue: Queue,
         run_ms: float,
         ok: bool,  # noqa: FBT001  the last word of a note, and never a literal
         *,
@@ -43,12 +46,15 @@ class Performance:
     ) -> None:
         """An attempt has ended with an outcome that counted.
 
-        run_ms: from start to end, by the host's clock; what is below 0 counts as 0. ok: no error
-        of the attempt's own making. at_ms: the server's time, from which on it fades.
+        run_ms: from start to end, by the host's clock, which may be any number: it counts as at
+        least 0 and at most 30 days. ok: no error of the attempt's own making. at_ms: the server's
+        time, from which on it fades.
         """
-        if run_ms < 0:
-            run_ms = 0.0
-        key = (host, capability)
+        if len(host) > MOST_CHARACTERS:
+            return
+        if not 0 <= run_ms <= _LONGEST_MS:
+            run_ms = 0.0 if run_ms < 0 else _LONGEST_MS
+        key = (host, queue)
         known = self.records.pop(key, None)
         if known is None:
             if len(self.records) >= MOST_REMEMBERED:
@@ -61,9 +67,9 @@ class Performance:
         known.at_ms = max(known.at_ms, at_ms)
         self.records[key] = known
 
-    def known(self, host: str, capability: str) -> Record | None:
+    def known(self, host: str, queue: Queue) -> Record | None:
         """The record of this host, if it has finished anything that is remembered."""
-        return self.records.get((host, capability))
+        return self.records.get((host, queue))
 
     @staticmethod
     def success(record: Record, at_ms: int) -> float:

@@ -19,7 +19,7 @@ from callboard_broker.subjects import SHARED_POOL
 from callboard_broker.wire import Needs
 from callboard_router.desk import Desk
 from callboard_router.hosts import Queue
-from callboard_router.matching import check_needs, misfits, shortage
+from callboard_router.matching import check_needs, is_too_small, misfits, shortage
 from callboard_router.routing import Blocked, Placement, Rule, merged
 from callboard_router.scoring import Candidate, score
 from callboard_router.state import Task
@@ -245,6 +245,8 @@ class _Choice:
             self.candidates.append(one)
         self.fitting = [one for one in self.candidates if not one.misfits]
         fresh = [one for one in self.fitting if not one.failed_before]
+        if len(fresh) < len(self.fitting) and all(self._is_too_small(one) for one in fresh):
+            fresh = []  # to wait for one of them would be to wait for ever
         alike = len(fresh) == len(self.candidates) and not _is_hard(self.needs)
         if fresh:
             self.fitting = fresh
@@ -270,7 +272,7 @@ class _Choice:
 
     def _measure(self, one: Candidate) -> None:
         capability = self.queue[1]
-        under_way = self.desk.proposals.boxes.get(one.name, 0)
+        under_way = self.desk.proposals.boxes.get((self.queue[0], one.name), 0)
         one.on_the_way = one.host.on_the_way[capability] + under_way
         one.free = one.host.free(capability) - under_way
         if one.name.isdigit():
@@ -283,8 +285,11 @@ class _Choice:
     def _short(self, one: Candidate) -> str | None:
         return shortage(self.needs, one.host.beat, one.offer, at_once=one.on_the_way + 1)
 
+    def _is_too_small(self, one: Candidate) -> bool:
+        return is_too_small(self.needs, one.host.beat, one.offer)
+
     def _ends_soon(self, one: Candidate) -> bool:
-        record = self.desk.performance.known(one.name, one.offer.capability)
+        record = self.desk.performance.known(one.name, self.queue)
         slots = one.offer.slots
         return record is not None and slots > 0 and record.run_ms / slots <= _SOON_MS
 

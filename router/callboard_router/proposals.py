@@ -30,7 +30,7 @@ from callboard_broker.wire import (
     encode,
 )
 from callboard_router.budget import Need, Reserved
-from callboard_router.liveness import Queue
+from callboard_router.hosts import HostKey, Queue
 from callboard_router.tally import Tally
 
 __all__ = ["Proposal", "Proposals", "key_of"]
@@ -77,7 +77,7 @@ class Proposals:
     def __init__(self) -> None:
         self.reserved = Reserved()
         self.under_way: Tally[Queue] = Tally()
-        self.boxes: Tally[str] = Tally()
+        self.boxes: Tally[HostKey] = Tally()
         self._open: dict[str, tuple[Need, Queue, str | None] | None] = {}
         self.keys: KeysView[str] = self._open.keys()
         """What is being decided on; it follows."""
@@ -95,7 +95,7 @@ class Proposals:
         self.reserved.open(need)
         self.under_way[queue] += 1
         if host is not None:
-            self.boxes[host] += 1
+            self.boxes[(queue[0], host)] += 1
 
     def resolve(self, event: Event) -> None:
         """The event was read back, whether it counted or not."""
@@ -106,7 +106,7 @@ class Proposals:
             self.reserved.close(need)
             self.under_way[queue] -= 1
             if host is not None:
-                self.boxes[host] -= 1
+                self.boxes[(queue[0], host)] -= 1
 
     def clear(self) -> list[str]:
         """A new epoch: nothing of the old one can be stored any more. Returns what they decided on:

@@ -18,7 +18,7 @@ import msgspec
 
 from callboard_broker.bounds import check_document
 from callboard_broker.connection import ApiError, Connection
-from callboard_broker.errors import BadInput, UnknownTask
+from callboard_broker.errors import BadInput, TooLarge, UnknownTask
 from callboard_broker.reader import Reader
 from callboard_broker.streams import Topology, last_sequence
 from callboard_broker.subjects import ALL_TENANTS, check_capability, check_tenant
@@ -34,6 +34,7 @@ _log = logging.getLogger(__name__)
 _PAUSE_SECONDS = 0.1
 _DEPTH = 8
 _MOST_QUEUES = 2000  # of one answer: some 130 bytes each
+_MOST_SAID = 1000
 
 BudgetKey = Annotated[
     str,
@@ -52,7 +53,7 @@ class _Confirm(msgspec.Struct):
 
 
 class _Explain(msgspec.Struct):
-    id: str
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
 
 
 class _Candidates(msgspec.Struct, forbid_unknown_fields=True):
@@ -141,8 +142,11 @@ class Questions:
         except BadInput as error:
             found = _complaint(error)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            found = _complaint(BadInput("question", str(error)))
-        self._connection.send(reply, encode(found))
+            found = _complaint(BadInput("question", str(error)[:_MOST_SAID]))
+        try:
+            self._connection.send(reply, encode(found))
+        except TooLarge as error:
+            self._connection.send(reply, encode(_complaint(error)))
 
     async def _confirm(self, subject: str, data: bytes) -> object:
         question = msgspec.json.decode(data, type=_Confirm)

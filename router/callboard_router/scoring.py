@@ -14,7 +14,7 @@ from operator import mul
 import msgspec
 
 from callboard_broker.wire import Needs, Offer
-from callboard_router.hosts import Host
+from callboard_router.hosts import Host, Queue
 from callboard_router.performance import Performance
 from callboard_router.routing import Weights
 
@@ -50,6 +50,10 @@ class Candidate(msgspec.Struct, kw_only=True, eq=False):
     def name(self) -> str:
         return self.host.beat.host
 
+    @property
+    def queue(self) -> Queue:
+        return self.host.beat.pool, self.offer.capability
+
     def told(self) -> dict[str, object]:
         """What a person is told of it."""
         found: dict[str, object] = {"host": self.name}
@@ -77,7 +81,7 @@ def score(
     at_ms: int,
 ) -> list[Candidate]:
     """Score each, and return them with the best first; among equals the name decides."""
-    records = [performance.known(one.name, one.offer.capability) for one in candidates]
+    records = [performance.known(one.name, one.queue) for one in candidates]
     fastest = min((record.run_ms for record in records if record is not None), default=0.0)
     shares = [getattr(weights, part) for part in _PARTS]
     total = sum(shares)

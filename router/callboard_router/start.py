@@ -14,7 +14,7 @@ from callboard_broker.blobs import Blobs
 from callboard_broker.connection import ApiError, Connection
 from callboard_broker.direct import get_last
 from callboard_broker.errors import BadInput, CallboardError, StreamMissing
-from callboard_broker.streams import Topology
+from callboard_broker.streams import Topology, first_sequence
 from callboard_broker.wire import Epoch, Snapshot, decode_event
 from callboard_router.snapshot import SnapshotBroken, expand
 from callboard_router.state import FOLD_VERSION, State
@@ -73,8 +73,7 @@ async def _found(connection: Connection, topology: Topology, blobs: Blobs) -> St
         named = again  # a newer one has taken its place meanwhile
     else:
         problem = "there is no snapshot"
-    info = await connection.api(f"STREAM.INFO.{topology.journal}")
-    first = int(info["state"]["first_seq"])
+    first = await first_sequence(connection, topology.journal)
     if first > 1:
         raise JournalCut(topology.journal, first, problem)
     if named is not None:

@@ -17,6 +17,7 @@ from callboard_broker.wire import (
     decode_event,
     encode,
 )
+from callboard_router.engine import Engine
 from callboard_router.fetching import Fetching
 from callboard_router.values import Source
 from tests.arrivals import Arrivals
@@ -48,6 +49,20 @@ async def test_why_a_task_waits_is_explained_to_its_tenant_only(nats: NatsServer
         assert theirs["error"]["type"] == "UnknownTask"
         senseless = await ask(here, "acme", "explain", {"id": 7})
         assert senseless["error"]["type"] == "BadInput"
+
+
+async def test_no_question_and_no_answer_is_too_long_for_the_router(
+    nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+):
+    async with room(nats) as here, here.router("a"):
+        task = str(await here.post())
+        absurd = await ask(here, "acme", "explain", {"id": "9" * 1_048_500})
+        assert absurd["error"]["type"] == "BadInput"
+        long = {"state": "x" * 1_100_000}
+        monkeypatch.setattr(Engine, "explain", lambda *_args: long)
+        assert (await ask(here, "acme", "explain", {"id": task}))["error"]["type"] == "TooLarge"
+        monkeypatch.undo()
+        assert (await ask(here, "acme", "explain", {"id": task}))["state"] == "waiting"
 
 
 async def test_a_change_of_budgets_is_answered_when_it_is_in_force(nats: NatsServer):

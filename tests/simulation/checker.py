@@ -12,6 +12,7 @@ from typing import Any
 
 from callboard_broker.wire import Dispatch
 from tests.simulation.endings import Endings
+from tests.simulation.fitting import asks_for_a_host, misfit
 from tests.simulation.orders import Orders
 from tests.simulation.purse import Draw
 from tests.simulation.reference import Reference
@@ -218,9 +219,12 @@ class Checker:
 
     def _on_mailbox(self, record: Stored, event: dict[str, Any]) -> None:
         self._on_dispatch(record, event)
-        wanted = self.tables.tasks[event["task"]].terms.get("needs", {}).get("labels", {})
-        if wanted and wanted["disk"] != self.labels[event["host"]]:
-            raise Violation("fit", f"{event['task']} wants {wanted}, not {event['host']}")
+        host, needs = event["host"], self.tables.tasks[event["task"]].terms.get("needs", {})
+        why = misfit(needs, host, self.labels[host])
+        if why is not None:
+            raise Violation("fit", f"{event['task']} needs {needs}, but went to {host}: {why}")
+        self.seen.update(f"needs {name}" for name in needs)
+        self.seen["stayed"] += needs.get("stay_with") == host
 
     def _on_dispatch(self, record: Stored, event: dict[str, Any]) -> None:
         name, attempt = event["task"], event["attempt"]
@@ -236,6 +240,9 @@ class Checker:
         queue = event["capability"] if "host" in event else ".".join(parts[5:])
         if parts[2] != task.tenant or not f"{task.capability}.".startswith(f"{queue}."):
             raise Violation("I3b", f"{name} dispatched to {record.subject}")
+        needs = task.terms.get("needs", {})
+        if "host" not in event and asks_for_a_host(needs):
+            raise Violation("fit", f"{name} needs {needs}, but went to a queue")
         self._may_begin(task, record, event)
         self.tables.attempts[name] = attempt
         task.state, task.attempt, task.secret = "running", attempt, event["secret"]
@@ -281,6 +288,7 @@ class Checker:
         self.tables.purse.give_back(task.draw, used, record.at_ms)
         task.secret = ""
         if event.get("error") is not None:
+            self.seen[event["error"]["type"]] += 1
             task.state, task.failure = "waiting", event["error"]
             task.failed_at = record.at_ms
         else:

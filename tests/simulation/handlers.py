@@ -97,6 +97,7 @@ class Handlers:
         elif run.dispatch.heartbeat is not None and rng.random() < 0.2:
             silent = Failure("HeartbeatMissed", "the handler gave no sign of life")
             host.after(run.dispatch.heartbeat, "host.finish", self._end_early, run, silent)
+            lasts += run.dispatch.heartbeat
         host.after(lasts, "host.finish", self._finish, run, payload)
 
     def _spawn(self, run: Run, number: int) -> None:

@@ -15,6 +15,7 @@ from callboard_agents.attempts import Attempts, Confirm, Start
 from callboard_broker.subjects import Subjects
 from callboard_broker.wire import Beat, Dispatch, Offer, decode_event, encode
 from tests.simulation.checker import Checker
+from tests.simulation.fitting import MAKES
 from tests.simulation.handlers import Handlers, Run
 from tests.simulation.network import Link
 from tests.simulation.server import Refused, Server, Stored
@@ -26,6 +27,8 @@ __all__ = ["CLOCK_ERROR_MS", "Host"]
 CLOCK_ERROR_MS = 50
 _ASK = 2.0
 _AGAIN = 0.1
+_BUSY_CPU = 0.25
+_BUSY_MB = 100.0
 _SUBJECTS = Subjects()
 
 
@@ -221,11 +224,12 @@ class Host(Process):
             self.world.note(self.name, "lease of", old.incarnation, "has ended")
             self._handlers.drop(old)
         life, holds = self.attempts.snapshot()
-        slots = self.serves.slots
+        slots, make = self.serves.slots, MAKES[self.serves.disk]
         offers = [
-            Offer(name, slots, max(0, slots - used), labels={"disk": self.serves.disk})
+            Offer(name, slots, max(0, slots - used), **make.declared(self.serves.disk))
             for (_, name), used in self._used.items()
         ]
+        busy = sum(self._used.values())
         data = encode(
             Beat(
                 self.name,
@@ -233,6 +237,10 @@ class Host(Process):
                 self.serves.pool,
                 offers,
                 holds,
+                cpu=min(make.cpus, _BUSY_CPU * busy),
+                cpus=make.cpus,
+                allocated_mb=_BUSY_MB * busy,
+                free_mb=max(1.0, make.memory_mb - _BUSY_MB * busy),
                 fresh_from=self._fresh_from,
             )
         )

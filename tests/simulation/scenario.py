@@ -101,8 +101,11 @@ class _Scenario:
             "key/openai": Limit(concurrency=rng.randint(1, 3)),
         }
         if rng.random() < 0.5:
-            own = Limit(concurrency=rng.randint(1, 3), weight=rng.choice((0.5, 1.0, 4.0)))
-            limits[f"tenant/{rng.choice(TENANTS)}"] = own
+            limits[f"tenant/{rng.choice(TENANTS)}"] = Limit(
+                concurrency=rng.randint(1, 3),
+                weight=rng.choice((0.5, 1.0, 4.0)),
+                guaranteed=rng.randint(0, 2),
+            )
         if rng.random() < 0.4:
             burst = rng.choice((None, 1.0, 5.0))
             rate = Limit(rate=rng.choice((4.0, 15.0)), burst=burst)

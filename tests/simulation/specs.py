@@ -6,8 +6,11 @@ Every kind of step, join and condition occurs; some fail on purpose, for good or
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from tests.simulation.fitting import draw_needs
 
 __all__ = ["CAPABILITIES", "SIGNALS", "FlowSpec", "Ref", "StepSpec", "draw_flow", "draw_terms"]
 
@@ -141,8 +144,8 @@ def _ref(ref: Ref) -> dict[str, str]:
     return {"from": ref[0], "path": ref[1]} if ref[1] else {"from": ref[0]}
 
 
-def draw_terms(rng: random.Random) -> dict[str, Any]:
-    """On what terms a task runs: mostly on none."""
+def draw_terms(rng: random.Random, steps: Sequence[str] = ()) -> dict[str, Any]:
+    """On what terms a task runs: mostly on none. steps: see `draw_needs`."""
     terms: dict[str, Any] = {}
     if rng.random() < 0.35:
         terms["retry"] = {
@@ -165,8 +168,8 @@ def draw_terms(rng: random.Random) -> dict[str, Any]:
         terms["budgets"] = rng.sample(("openai", "gpu"), rng.randint(1, 2))
     if rng.random() < 0.3:
         terms["units"] = {"tokens": rng.choice((0, 10, 60))}
-    if rng.random() < 0.12:
-        terms["needs"] = {"labels": {"disk": rng.choice(("ssd", "hdd"))}}
+    if rng.random() < 0.2:
+        terms["needs"] = draw_needs(rng, steps)
     return terms
 
 
@@ -231,7 +234,7 @@ def _draw_step(
         at_once=rng.randint(1, 2) if each is not None and rng.random() < 0.2 else None,
         join=_join(rng, chosen, steps),
         when=_when(rng, each, chosen, steps) if rng.random() < odds_of_when else None,
-        terms=draw_terms(rng) if kind == "task" else {},
+        terms=draw_terms(rng, sorted(steps)) if kind == "task" else {},
         priority=rng.randint(0, 9),
         signal=rng.choice(SIGNALS),
         flow=draw_flow(rng, inner=True) if kind == "flow" else None,

@@ -330,8 +330,14 @@ def test_times_that_were_missed_are_not_made_up_for(led: Leader):
     [
         {"expression": "never"},
         {"expression": "0 0 30 2 *"},
+        {"expression": "0 0 * 8 1#6"},
         {"expression": "* * * * *", "zone": "Moon/Base"},
+        {"expression": "* * * * *", "zone": "Europe"},
+        {"expression": "* * * * *", "zone": "../../etc/passwd"},
+        {"expression": "* * * * *", "zone": "zone.tab"},
+        {"expression": "* * * * *", "zone": "\x00"},
     ],
+    ids=str,
 )
 def test_a_schedule_that_cannot_be_fails_with_its_reason(led: Leader, cron: dict[str, str]):
     name = led.post(cron=cron)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import Any
 
 import pytest
@@ -190,3 +191,44 @@ def test_whatever_is_accepted_can_be_asked(condition: Any):
         return
     with contextlib.suppress(BadInput):
         assert holds(condition, lambda _: 3) in (True, False)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *("((a+))+c", "(a?){60}a{60}c", "a*a*a*a*a*a*a*a*c", "(?:(?:a|aa))+c", "((a|b)?)*c"),
+        *("(?x)(a +) +c", "(?i:((a*))*)c", "(a{0,9}b?){9}c", "a+?a+?a+?a+?a+?c", "(?#) )a*c"),
+        *(
+            "[]a]*[^]b]*[a\\]]*a*a*c",
+            "(((a))*)*\\Z",
+            "a{1,}a{1,}a{,999}a{2,3}c",
+            "(?=(a+)+)c",
+            "(a?){24}[bc]",
+        ),
+    ],
+)
+@pytest.mark.parametrize("length", [20, 60, 4096])
+def test_no_pattern_keeps_a_router_busy_for_long(pattern: str, length: int):
+    condition = {"value": {"from": "a"}, "matches": pattern}
+    begun = time.process_time()
+    with contextlib.suppress(BadInput):
+        check_condition(condition, "when")
+    with contextlib.suppress(BadInput):
+        holds(condition, lambda _: "a" * length)
+    assert time.process_time() - begun < 0.5
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("release-[0-9]+", "release-2026"),
+        ("[a-z.]+@[a-z]+\\.(org|com)", "ada@example.org"),
+        ("v(\\d+)\\.(\\d+)(-rc)?", "v1.24-rc"),
+        ("(?i)yes|ok", "OK"),
+        (".*error.*", "x" * 2000 + "error" + "y" * 2000),
+        ("x{3,5}", "xxxx"),
+        ("a{b", "a{b"),
+    ],
+)
+def test_what_people_write_is_still_matched(pattern: str, text: str):
+    assert holds({"value": {"from": "a"}, "matches": pattern}, lambda _: text)

@@ -172,7 +172,7 @@ def test_a_mailbox_gets_no_more_than_its_host_has_slots_free(bench: Bench):
         if number % 2:
             bench.run(task, REVIEW, "g")
         else:
-            bench.desk.proposals.boxes["g"] += 1
+            bench.desk.proposals.boxes[("shared", "g")] += 1
     task = bench.task(needs={"specialization": ["sql"]})
     assert blocked(bench, task) == ("fit/shared/review", "every host that fits is full")
     told = place(bench.desk, task).why["candidates"]
@@ -183,7 +183,7 @@ def test_a_host_that_always_finds_work_in_the_queue_still_gets_its_mail(bench: B
     bench.beat("g", offer(free=0, specialization=["sql"]))
     task = bench.task(needs={"specialization": ["sql"]})
     assert blocked(bench, task)[1] == "every host that fits is full"
-    bench.desk.performance.note("g", "review", 5.0, True)
+    bench.desk.performance.note("g", REVIEW, 5.0, True)
     assert placed(bench, task) == (REVIEW, "g")
     bench.run(task, REVIEW, "g")
     assert blocked(bench, bench.task(needs={"specialization": ["sql"]}))[0] == "fit/shared/review"
@@ -259,6 +259,15 @@ def test_a_retry_elsewhere_goes_back_only_if_nobody_else_fits(bench: Bench):
     assert placed(bench, task) == (REVIEW, "g")
     why = place(bench.desk, task).why
     assert why["reason"] == "it failed before on every host that fits"
+
+
+def test_a_retry_elsewhere_does_not_wait_for_a_host_that_never_has_the_memory(bench: Bench):
+    bench.beat("g", offer(), cpus=4.0, free_mb=9000.0)
+    bench.beat("h", offer(), cpus=4.0, free_mb=300.0, memory_mb=60.0)
+    task = bench.task(needs={"memory_mb": 1000}, avoid=["g"])
+    assert placed(bench, task) == (REVIEW, "g")
+    bench.beat("h", offer(), cpus=4.0, free_mb=300.0, memory_mb=60.0, allocated_mb=2000.0)
+    assert blocked(bench, task)[1] == "every host that fits is full", "it has it before long"
 
 
 # -- rules
@@ -376,8 +385,8 @@ def test_the_one_with_more_free_slots_is_chosen(bench: Bench):
 
 def test_the_one_that_has_been_faster_is_chosen(bench: Bench):
     bench.beat("g", offer())
-    bench.desk.performance.note("g", "review", 900.0, True)
-    bench.desk.performance.note("h", "review", 100.0, True)
+    bench.desk.performance.note("g", REVIEW, 900.0, True)
+    bench.desk.performance.note("h", REVIEW, 100.0, True)
     assert among_equals(bench) == "h"
 
 
@@ -386,7 +395,7 @@ def test_the_one_that_fails_is_not_chosen_until_that_is_long_ago(bench: Bench):
     bench.beat("h", offer())
     assert among_equals(bench) == "g", "by name, where all else is equal"
     for _ in range(5):
-        bench.desk.performance.note("g", "review", 0.0, False, at_ms=bench.at_ms)
+        bench.desk.performance.note("g", REVIEW, 0.0, False, at_ms=bench.at_ms)
     assert among_equals(bench) == "h"
     bench.desk.state.at_ms = bench.at_ms + 3 * 3600 * 1000
     assert among_equals(bench) == "g"
@@ -413,11 +422,12 @@ def test_work_spreads_over_equal_hosts(bench: Bench):
 def test_records_are_bounded_and_the_oldest_go_first():
     performance = Performance()
     for number in range(MOST_REMEMBERED + 5):
-        performance.note(f"h{number}", "review", 1.0, True)
-        performance.note("h0", "review", 1.0, True)
+        performance.note(f"h{number}", REVIEW, 1.0, True)
+        performance.note("h0", REVIEW, 1.0, True)
     assert len(performance.records) == MOST_REMEMBERED
-    assert performance.known("h0", "review") is not None
-    assert performance.known("h1", "review") is None
+    assert performance.known("h0", REVIEW) is not None
+    assert performance.known("h1", REVIEW) is None
+    assert performance.known("h0", ("coral", "review")) is None, "that is another pool's"
 
 
 # -- whatever the hosts and requirements are

@@ -46,6 +46,7 @@ from callboard_router.snapshot import digest, dump, load
 from tests.simulation.checker import Checker
 from tests.simulation.drawing import aim, draw_post
 from tests.simulation.errands import draw_budgets
+from tests.simulation.fitting import MAKES
 from tests.simulation.leader import Leader
 from tests.simulation.refold import digests, written
 from tests.simulation.scenario import journal_of
@@ -81,7 +82,7 @@ class CoreMachine(RuleBasedStateMachine):
     def lead(self) -> None:
         for name, disk in (("h0", "ssd"), ("h1", "hdd")):
             self.checker.labels[name] = disk
-            self.leader.host(name, *CAPABILITIES, slots=3, labels={"disk": disk})
+            self.leader.host(name, *CAPABILITIES, slots=3, **MAKES[disk].declared(disk))
         self.leader.lead()
 
     @rule(seeds=st.lists(_NUMBERS, min_size=1, max_size=8))

@@ -33,6 +33,9 @@ _SLOW = 1000
 _MOST = 300
 _SEEDS = int(os.environ.get("CALLBOARD_SIM_SEEDS", "0"))
 _FEATURES = [
+    "Cancelled",
+    "HeartbeatMissed",
+    "TimedOut",
     "approve: done",
     "budget",
     "cancel: UnknownTask",
@@ -48,6 +51,13 @@ _FEATURES = [
     "lost",
     "mailbox",
     "merged",
+    "needs avoid",
+    "needs cpu",
+    "needs labels",
+    "needs memory_mb",
+    "needs specialization",
+    "needs stay_with",
+    "needs version",
     "overloaded",
     "pause: done",
     "quarantined",
@@ -57,6 +67,7 @@ _FEATURES = [
     "signal: done",
     "skipped",
     "spawned",
+    "stayed",
     "task cancelled",
     "task expired",
     "undo failed",
@@ -169,7 +180,7 @@ def test_an_attempt_dispatched_before_the_loss_was_read_back_is_caught(
         for proposal in list(out):
             event = proposal.event
             task = desk.state.tasks.get(event.task) if isinstance(event, Lost) else None
-            if task is not None and task.queue in desk.capacity:
+            if task is not None and task.host is None and task.queue in desk.capacity:
                 early = decide._dispatch(desk, task, Placement(queue=task.queue), at_ms, out)
                 out += [early] if early is not None else []
 

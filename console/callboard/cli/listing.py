@@ -188,7 +188,7 @@ def _row(item: Row, unserved: Collection[str]) -> list[Cell]:
         what, tries = item.capability or "gate", item.attempt
     took = lasted(begun, item.ended_at)
     state = state_text(item.state)
-    if item.paused:
+    if item.paused and item.ended_at is None:
         state.append(" (paused)")
     return [item.id, state, what, item.tenant, clock_time(begun), took, tries, _why(item, unserved)]
 

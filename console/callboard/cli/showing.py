@@ -180,7 +180,7 @@ def show_facts(screen: Screen, facts: list[tuple[str, Cell]]) -> None:
 def _held(view: TaskView | FlowView | ScheduleView) -> list[tuple[str, Cell]]:
     """What somebody asked of it that still holds."""
     return [
-        ("paused", f"callboard resume {view.id}" if view.paused else None),
+        ("paused", f"callboard resume {view.id}" if view.paused and not view.ended_at else None),
         ("to be ended", None if view.ended_at else view.cancel),
     ]
 
