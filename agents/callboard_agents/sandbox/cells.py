@@ -1,13 +1,13 @@
 """Where children live: a folder, a uid, a control group and a ruleset, made once and used again.
 
 All of it is prepared before there is a child, so that a child enters it with a few system calls. A
-cell is emptied when its child is gone, with everything that was left in it.
+cell is emptied by its keeper when its child is gone, with everything that was left in it.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,13 +36,8 @@ class Cell:
     disk: int | None
 
     def empty(self) -> None:
-        """Remove what a child has left."""
-        for name in os.listdir(self.place):
-            path = os.path.join(self.place, name)
-            if stat.S_ISDIR(os.lstat(path).st_mode):
-                shutil.rmtree(path, onerror=_open_up)
-            else:
-                os.unlink(path)
+        """Remove what a child has left. No process of it lives, so nothing changes meanwhile."""
+        _empty(self.place)
 
     def prepare(self) -> None:
         """Make its folder the child's own."""
@@ -84,13 +79,8 @@ class Cells:
         self._free = list(self._all)
 
     def take(self) -> Cell:
-        """Return an empty cell. The host wants no more children than there are."""
+        """Return a cell, which has no keeper yet. The host wants no more than there are."""
         return self._free.pop()
-
-    def give_back(self, cell: Cell) -> None:
-        """Its child is gone."""
-        cell.empty()
-        self._free.append(cell)
 
     def remove(self) -> None:
         """Take all of them away."""
@@ -115,11 +105,39 @@ class Cells:
         return cell
 
 
-def _open_up(_function: object, path: str, _error: object) -> None:
-    """A child may have closed its folders even to itself."""
-    os.chmod(os.path.dirname(path), 0o700)
-    if os.path.isdir(path) and not os.path.islink(path):
-        os.chmod(path, 0o700)
-        shutil.rmtree(path)
-    else:
-        os.unlink(path)
+def _empty(root: str) -> None:
+    """Remove all that is in `root`, however deep: a folder in a folder is moved up before its own
+    turn. Links are removed and never followed."""
+    numbers = itertools.count()
+    folders = _remove_files(root)
+    while folders:
+        folder = folders.pop()
+        for inner in _remove_files(folder):
+            os.chmod(inner, 0o700)
+            moved = os.path.join(root, f".{next(numbers)}")
+            while os.path.lexists(moved):
+                moved = os.path.join(root, f".{next(numbers)}")
+            os.rename(inner, moved)
+            folders.append(moved)
+        os.rmdir(folder)
+
+
+def _remove_files(folder: str) -> list[str]:
+    """Remove what is no folder; return the folders. One that is closed to us is opened."""
+    try:
+        names = os.listdir(folder)
+    except PermissionError:
+        os.chmod(folder, 0o700)
+        names = os.listdir(folder)
+    folders = []
+    for name in names:
+        path = os.path.join(folder, name)
+        if stat.S_ISDIR(os.lstat(path).st_mode):
+            folders.append(path)
+        else:
+            try:
+                os.unlink(path)
+            except PermissionError:
+                os.chmod(folder, 0o700)
+                os.unlink(path)
+    return folders

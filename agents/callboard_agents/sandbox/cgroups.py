@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +23,8 @@ _PERIOD_US = 100_000
 _MIB = 1024 * 1024
 _SLACK_MB = 16.0  # pages that the zygote shares are charged to whoever touches them first
 _THREADS = 64  # of a child that may start no process
+_KEEPER = 1  # process in each group
+_WEIGHT, _SHARES = 25, 256  # of all CPU that is wanted; what is not in a group has 100, or 1024
 
 _NAME = "callboard"
 
@@ -105,6 +108,7 @@ def _second(base: Path) -> Maker:
         if grant.memory_mb is not None:
             _write(folder / "memory.max", _memory(grant.memory_mb))
             _write(folder / "memory.swap.max", 0, needed=False)
+        _write(folder / "cpu.weight", _WEIGHT)
         if grant.cpu is not None:
             _write(folder / "cpu.max", f"{int(grant.cpu * _PERIOD_US)} {_PERIOD_US}")
         _write(folder / "pids.max", _processes(grant))
@@ -125,25 +129,25 @@ def _first(bases: dict[str, Path]) -> Maker:
             folder.mkdir()
         if grant.memory_mb is not None:
             _write(folders["memory"] / "memory.limit_in_bytes", _memory(grant.memory_mb))
+        _write(folders["cpu"] / "cpu.shares", _SHARES)
         if grant.cpu is not None:
             _write(folders["cpu"] / "cpu.cfs_period_us", _PERIOD_US)
             _write(folders["cpu"] / "cpu.cfs_quota_us", int(grant.cpu * _PERIOD_US))
         _write(folders["pids"] / "pids.max", _processes(grant))
-        used = [folders["memory"], folders["pids"]]
-        used += [folders["cpu"]] if grant.cpu is not None else []
-        if grant.cpu is None:
-            folders["cpu"].rmdir()
-        return Group(used, folders["memory"] / "memory.oom_control", "oom_kill")
+        return Group(list(folders.values()), folders["memory"] / "memory.oom_control", "oom_kill")
 
     return make
 
 
 def _sweep(base: Path) -> None:
-    """Remove the groups of those that were killed. They are named `callboard-<pid>-...`."""
+    """Remove the groups of those that were killed, with what still lives in them. They are named
+    `callboard-<pid>-...`."""
     for folder in base.glob(f"{_NAME}-*"):
         owner = folder.name.split("-")[1]
         if owner.isdigit() and not Path(f"/proc/{owner}").exists():
             with contextlib.suppress(OSError):  # its last member may be dying at this moment
+                for pid in (folder / "cgroup.procs").read_text(encoding="ascii").split():
+                    os.kill(int(pid), signal.SIGKILL)
                 folder.rmdir()
 
 
@@ -152,7 +156,7 @@ def _memory(megabytes: float) -> int:
 
 
 def _processes(grant: Grant) -> int:
-    return _THREADS if grant.processes == 1 else grant.processes
+    return _KEEPER + (_THREADS if grant.processes == 1 else grant.processes)
 
 
 def _write(file: Path, value: object, *, needed: bool = True) -> None:

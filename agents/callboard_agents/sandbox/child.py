@@ -7,7 +7,6 @@ cannot be entered ends it before its task: it says so and never runs the handler
 from __future__ import annotations
 
 import errno
-import fcntl
 import gc
 import os
 import socket
@@ -20,71 +19,70 @@ from callboard_agents.agent import Agent
 from callboard_agents.failures import failure_of
 from callboard_agents.results import encode_result
 from callboard_agents.sandbox.cells import Cell
-from callboard_agents.sandbox.channel import CANCEL, FAILED, RESULT, frame, join
+from callboard_agents.sandbox.channel import CANCEL, FAILED, RESULT, Frames, frame, join
 from callboard_agents.sandbox.grant import CellPlan, Grant, TaskHeader
 from callboard_agents.sandbox.landlock import restrict_to
 from callboard_agents.sandbox.remote import ChildContext, ChildLoop, Remote, capture
-from callboard_agents.sandbox.rlimits import MIB, limit_this_process, user_tasks
+from callboard_agents.sandbox.rlimits import MIB, limit_cpu
 from callboard_agents.sandbox.seccomp import Filter
-from callboard_agents.sandbox.syscalls import die_with_parent, no_new_privileges
+from callboard_agents.sandbox.syscalls import die_first, die_with_parent, no_new_privileges
 from callboard_broker.wire import Failure, encode
 
-__all__ = ["Birth", "live"]
+__all__ = ["CHANNEL", "MOST_FILES", "Birth", "live", "warm_up"]
 
 _SAMPLE = b'{"task":"1","attempt":1,"tenant":"a","capability":"a","seconds":1.0}'
-_CHANNEL = 3
+CHANNEL = 3
 _NICER = 5
-_MOST_FILES = 1 << 16
+MOST_FILES = 1 << 16
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Birth:
-    """What the zygote gives its child. layers: those that it must enter. calls: the filter of
-    system calls. mapped: address space at birth. nothing: a descriptor of /dev/null. loop: of an
-    async agent."""
+    """What a keeper gives its child. layers: those that it must enter. calls: the filter of system
+    calls. loop: of an async agent. keeper: pid of the parent."""
 
     agent: Agent[..., Any]
     plan: CellPlan
     cell: Cell
     layers: frozenset[str]
     calls: Filter | None
-    mapped: int
-    nothing: int
-    zygote: int
     loop: ChildLoop | None
+    keeper: int = 0
 
 
-def live(birth: Birth, channel: socket.socket) -> NoReturn:
-    """In the child: never returns."""
+def live(birth: Birth, channel: int) -> NoReturn:
+    """In the child: never returns. channel: the descriptor of the socket to the host."""
     code = 1
     try:
-        code = _live(birth, channel)
+        os.dup2(channel, CHANNEL)
+        code = _live(birth)
     except SystemExit:
         code = 0  # the host is gone, or has no task for it any more
     except BaseException as error:  # noqa: BLE001  the last word of a child that is itself broken
         failure = failure_of(error)
         os.write(
-            _CHANNEL,
+            CHANNEL,
             frame(FAILED, 0, encode(Failure("Crashed", failure.message, trace=failure.trace))),
         )
     finally:
         os._exit(code)
 
 
-def _live(birth: Birth, inherited: socket.socket) -> int:
+def _live(birth: Birth) -> int:
     loop = birth.loop
     try:
-        channel = _keep_only(inherited, birth)
+        _enter(birth)
         if loop is not None:
             loop.begin()
-        _enter(birth)
+        if birth.calls is not None:
+            birth.calls.enter(os.getpid())
     except OSError as error:
         failure = Failure("IsolationMissing", f"a layer of isolation failed: {error}")
-        os.write(_CHANNEL, frame(FAILED, 0, encode(failure)))
+        os.write(CHANNEL, frame(FAILED, 0, encode(failure)))
         return 1
-    remote = Remote(channel, loop)
+    remote = Remote(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, CHANNEL), loop)
     capture(remote)
-    _warm_up(loop)
+    warm_up(remote)
     header, payload = remote.await_task()
     context = ChildContext(header, remote)
     gc.enable()
@@ -97,66 +95,33 @@ def _live(birth: Birth, inherited: socket.socket) -> int:
     return 0
 
 
-def _keep_only(inherited: socket.socket, birth: Birth) -> socket.socket:
-    """Close everything but the channel, which becomes descriptor 3; nothing on 0 to 2."""
-    ruleset = birth.cell.ruleset
-    channel = _out_of_the_way(inherited.fileno())
-    if ruleset is not None:
-        ruleset = _out_of_the_way(ruleset)
-    for standard in range(3):
-        os.dup2(birth.nothing, standard)
-    os.dup2(channel, _CHANNEL)
-    if ruleset is not None:
-        os.dup2(ruleset, _CHANNEL + 1)
-        birth.cell.ruleset = _CHANNEL + 1
-    os.closerange(_CHANNEL + (1 if ruleset is None else 2), _MOST_FILES)
-    inherited.detach()
-    return socket.socket(fileno=_CHANNEL)
-
-
-def _out_of_the_way(descriptor: int) -> int:
-    """The same under a number that nothing has, above those that the child will keep: the zygote
-    may have anything open, so that a fixed number would close something."""
-    return fcntl.fcntl(descriptor, fcntl.F_DUPFD, _CHANNEL + 2)
-
-
 def _enter(birth: Birth) -> None:
-    """Enter every layer, in an order in which none denies the next one its calls."""
+    """Enter what the keeper has not, in an order in which nothing denies the next its calls."""
     cell = birth.cell
     os.setpgid(0, 0)
-    os.umask(0o077)
-    os.chdir(cell.place)
-    if cell.group is not None:
-        cell.group.join()
     os.nice(_NICER)
-    grant = birth.plan.grant
-    tasks = None if cell.uid is None else user_tasks(grant)
-    limit_this_process(grant, has_bytes=birth.mapped, tasks=tasks)
+    die_first()
+    limit_cpu(birth.plan.grant)
     if cell.uid is not None:
         os.setgroups([])
         os.setresgid(cell.uid, cell.uid, cell.uid)
         os.setresuid(cell.uid, cell.uid, cell.uid)
-    die_with_parent(birth.zygote)
-    os.environ["HOME"] = os.environ["TMPDIR"] = cell.place
+    die_with_parent(birth.keeper)
     no_new_privileges()
     if cell.ruleset is not None:
         restrict_to(cell.ruleset)
-        os.close(cell.ruleset)
-    if birth.calls is not None:
-        birth.calls.enter(os.getpid())
+    os.closerange(CHANNEL + 1, MOST_FILES)
 
 
-def _warm_up(loop: ChildLoop | None) -> None:
-    """Touch what every task needs: memory that is shared with the zygote is copied at its first
+def warm_up(remote: Remote) -> None:
+    """Touch what every task needs: memory that is shared with the keeper is copied at its first
     use, which may as well be before there is a task to be late for."""
-    with socket.socket(fileno=os.dup(_CHANNEL)) as channel:
-        nobody = Remote(channel, None)
-        ChildContext(msgspec.json.decode(_SAMPLE, type=TaskHeader), nobody)
-        list(nobody.frames.feed(frame(CANCEL, 0, join(_SAMPLE, b"null"))))
+    ChildContext(msgspec.json.decode(_SAMPLE, type=TaskHeader), remote)
+    list(Frames({CANCEL: 1000}).feed(frame(CANCEL, 0, join(_SAMPLE, b"null"))))
     encode_result({"warm": [1, 2.5, None]})
     encode(Failure("", ""))
-    if loop is not None:
-        loop.run_until_complete(_nothing())
+    if remote.loop is not None:
+        remote.loop.run_until_complete(_nothing())
 
 
 async def _nothing() -> None:

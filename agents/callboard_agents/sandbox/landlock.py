@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Iterable
 
-from callboard_agents.sandbox.syscalls import call
+from callboard_agents.sandbox.syscalls import call, call_plainly
 
 __all__ = ["abi", "make_ruleset", "restrict_to"]
 
@@ -69,7 +69,7 @@ def make_ruleset(read: Iterable[str], write: Iterable[str], *, network: bool) ->
 
 def restrict_to(ruleset: int) -> None:
     """Enter a domain of one's own that has only what `ruleset` allows; there is no way back."""
-    call("landlock_restrict_self", _RESTRICT, ruleset, 0)
+    call_plainly("landlock_restrict_self", _RESTRICT, ruleset)
 
 
 def _allow(ruleset: int, path: str, allowed: int) -> None:

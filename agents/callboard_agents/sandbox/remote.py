@@ -76,7 +76,7 @@ class Remote:
 
     def __init__(self, channel: socket.socket, loop: asyncio.AbstractEventLoop | None) -> None:
         self._channel = channel
-        self._loop = loop
+        self.loop = loop
         self.frames = Frames(dict.fromkeys((START, ANSWER, REFUSE, CANCEL), _NO_BOUND))
         self._numbers = itertools.count(1)
         self._asked: dict[int, asyncio.Future[bytes]] = {}
@@ -129,7 +129,7 @@ class Remote:
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run it on the child's loop, on which the channel is read meanwhile."""
-        loop = self._loop
+        loop = self.loop
         if loop is None:
             raise RuntimeError("this handler has no event loop")
         self._task = task = loop.create_task(coroutine)

@@ -7,7 +7,7 @@ import resource
 
 from callboard_agents.sandbox.grant import Grant
 
-__all__ = ["MIB", "THREADS", "limit_this_process", "user_tasks"]
+__all__ = ["MIB", "THREADS", "limit_cpu", "limit_this_process", "user_tasks"]
 
 MIB = 1024 * 1024
 THREADS = 64
@@ -15,7 +15,8 @@ THREADS = 64
 
 
 def limit_this_process(grant: Grant, *, has_bytes: int, tasks: int | None) -> None:
-    """Set the limits of `grant`, for this process and what it starts; none can be raised again.
+    """Set the limits of `grant` but that of CPU, for this process and what it starts; none can be
+    raised again.
 
     has_bytes: the address space that it has already. tasks: how many threads and processes its
     user may have; None: as many as before (root is never limited).
@@ -36,6 +37,10 @@ def limit_this_process(grant: Grant, *, has_bytes: int, tasks: int | None) -> No
         if hard != resource.RLIM_INFINITY:
             most = min(most, hard)  # noqa: PLW2901  a host may be limited itself
         resource.setrlimit(name, (most, most))
+
+
+def limit_cpu(grant: Grant) -> None:
+    """Set this process's own limit of CPU seconds; it counts from the process's birth."""
     if grant.cpu_seconds is not None:
         seconds = math.ceil(grant.cpu_seconds)
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))

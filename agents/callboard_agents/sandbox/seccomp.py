@@ -80,6 +80,7 @@ class Filter:
     def __init__(self, code: bytes) -> None:
         self._buffer = ctypes.create_string_buffer(code, len(code))
         self._header = _Header(len(code) // 8, ctypes.cast(self._buffer, ctypes.c_void_p))
+        self._address = ctypes.addressof(self._header)
         mark = struct.pack("=I", _PID_MARK)
         self._pids = [at for at in range(4, len(code), 8) if code[at : at + 4] == mark]
 
@@ -87,7 +88,7 @@ class Filter:
         """Hold this process to the filter, for good. Needs no_new_privs. pid: its own."""
         for at in self._pids:
             struct.pack_into("=I", self._buffer, at, pid)
-        prctl(_SET_SECCOMP, _FILTER, ctypes.byref(self._header))
+        prctl(_SET_SECCOMP, _FILTER, self._address)
 
 
 def missing() -> str:

@@ -13,7 +13,10 @@ import signal
 
 __all__ = [
     "MACHINE",
+    "adopt_orphans",
     "call",
+    "call_plainly",
+    "die_first",
     "die_with_parent",
     "drop_capabilities",
     "mount_tmpfs",
@@ -27,6 +30,7 @@ MACHINE = platform.machine()
 _CAPSET = {"x86_64": 126, "aarch64": 91}
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 _CAPABILITY_VERSION_3 = 0x20080522
 
@@ -34,6 +38,12 @@ _MS_NOSUID, _MS_NODEV = 2, 4
 _MS_REC, _MS_SLAVE = 0x4000, 0x80000
 
 libc = ctypes.CDLL(None, use_errno=True)
+
+
+_plain = ctypes.CDLL(None, use_errno=True).syscall
+_plain.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_long)
+_prctl = libc.prctl
+_prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong)
 
 
 def _check(result: int, what: str) -> int:
@@ -49,10 +59,14 @@ def call(what: str, number: int, *arguments: object) -> int:
     return _check(libc.syscall(ctypes.c_long(number), *wide), what)
 
 
-def prctl(option: int, *arguments: object) -> int:
-    """Call prctl(2)."""
-    wide = [ctypes.c_ulong(each) if isinstance(each, int) else each for each in arguments]
-    return _check(libc.prctl(option, *wide, *[ctypes.c_ulong(0)] * (4 - len(wide))), "prctl")
+def call_plainly(what: str, number: int, argument: int) -> None:
+    """Make system call `number` with a number and zeros, in as few steps as can be."""
+    _check(_plain(number, argument, 0), what)
+
+
+def prctl(option: int, second: int = 0, third: int | None = None) -> None:
+    """Call prctl(2). third: a number, or an address."""
+    _check(_prctl(option, second, third, 0, 0), "prctl")
 
 
 def die_with_parent(parent: int) -> None:
@@ -60,6 +74,18 @@ def die_with_parent(parent: int) -> None:
     prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
     if os.getppid() != parent:
         os._exit(1)
+
+
+def die_first() -> None:
+    """Where memory runs out on the whole machine, be what the kernel ends before anything else."""
+    score = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+    os.write(score, b"1000")
+    os.close(score)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parents have ended."""
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def no_new_privileges() -> None:

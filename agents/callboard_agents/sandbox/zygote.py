@@ -1,10 +1,9 @@
-"""The process that children are forked from: it knows the agents and nothing else.
+"""The process that keepers are forked from: it knows the agents and nothing else.
 
 It was started with an environment of its own and one inherited socket; it has no connection to the
 server and none of its host's memory. It imports the agents' modules, leaves the host's namespaces,
-and forks a child whenever the host wants one: into a cell, for one task. It reaps every child, with
-all that the child has started, and tells what it used. It ends with its host, and its children with
-it.
+and forks a keeper for each cell that the host wants. Where a keeper dies, it ends with all of them;
+it ends with its host, and everything with it.
 """
 
 from __future__ import annotations
@@ -17,19 +16,22 @@ import select
 import signal
 import socket
 import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from callboard_agents.agent import Agent
 from callboard_agents.loading import load
-from callboard_agents.sandbox.cells import Cell, Cells
+from callboard_agents.sandbox.cells import Cells
 from callboard_agents.sandbox.cgroups import Maker, group_maker
-from callboard_agents.sandbox.child import Birth, live
+from callboard_agents.sandbox.child import Birth, warm_up
 from callboard_agents.sandbox.grant import CellPlan
+from callboard_agents.sandbox.keeper import Keeping, keep
 from callboard_agents.sandbox.layers import probe
 from callboard_agents.sandbox.namespaces import first_uid, leave, mount_private
-from callboard_agents.sandbox.remote import ChildLoop, prepare_logging
+from callboard_agents.sandbox.remote import ChildLoop, Remote, prepare_logging
 from callboard_agents.sandbox.seccomp import filter_for_all, filter_for_child
 from callboard_agents.sandbox.syscalls import die_with_parent, no_new_privileges
 from callboard_broker.errors import BadInput
@@ -37,6 +39,8 @@ from callboard_broker.errors import BadInput
 __all__ = ["Orders", "main"]
 
 _MESSAGE = 1024 * 1024
+_END_SECONDS = 3.0
+_REHEARSALS = 20
 _READABLE = ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/localtime", "/etc/ssl")
 _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
@@ -51,20 +55,12 @@ class Orders(msgspec.Struct):
     path: list[str]
 
 
-class _Child(msgspec.Struct):
-    """One that lives. plan: which one's."""
-
-    pid: int
-    plan: int
-    cell: Cell
-    pidfd: int
-
-
 class Zygote:
     """The running process. control: the socket to the host."""
 
-    def __init__(self, control: socket.socket, orders: Orders) -> None:
+    def __init__(self, control: socket.socket, orders: Orders, alone: Callable[[], None]) -> None:
         self._control = control
+        self._alone = alone
         self._plans = orders.plans
         loaded = {agent.capability: agent for agent in load(orders.places)}
         self._agents: list[Agent[..., Any]] = [loaded[one.capability] for one in orders.plans]
@@ -88,9 +84,7 @@ class Zygote:
             else None
             for plan in orders.plans
         ]
-        self._children: dict[int, _Child] = {}
-        self._by_pidfd: dict[int, int] = {}
-        self._numbers = 0
+        self._keepers: dict[int, int] = {}
         self._poll = select.epoll()
         self._nothing = os.open(os.devnull, os.O_RDWR)
         if "seccomp" in self.layers:
@@ -103,6 +97,7 @@ class Zygote:
         os.environ.update(_ENVIRONMENT)
         prepare_logging()
         self._loop = ChildLoop()
+        _rehearse()
         gc.disable()  # until a child's task begins: a collection would touch what is shared
         gc.collect()
         gc.freeze()
@@ -117,73 +112,51 @@ class Zygote:
 
     def _turn(self) -> bool:
         for found, _ in self._poll.poll():
-            if found == self._control.fileno():
-                data = self._control.recv(_MESSAGE)
-                if not data:
+            if found != self._control.fileno():
+                self._poll.unregister(found)
+                if os.waitpid(self._keepers.pop(found), 0)[1]:
+                    print("a keeper of children has died", file=sys.stderr, flush=True)  # noqa: T201
                     return False
-                self._obey(json.loads(data))
-            else:
-                self._reap(self._by_pidfd[found])
+                continue  # it has seen before us that the host is gone
+            data = self._control.recv(_MESSAGE)
+            if not data:
+                return False
+            self._keep(json.loads(data)["keep"])
         return True
 
-    def _obey(self, order: dict[str, Any]) -> None:
-        if "make" in order:
-            self._make(order["make"])
-        elif "kill" in order:
-            child = self._children.get(order["kill"])
-            if child is not None:
-                _kill(child.pid)
-
-    def _make(self, plan: int) -> None:
-        number = self._numbers
-        self._numbers += 1
+    def _keep(self, plan: int) -> None:
+        """Start a keeper, and hand its line to the host."""
         cell = self._cells[plan].take()
-        ours, theirs = socket.socketpair()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         zygote = os.getpid()
         pid = os.fork()
         if pid == 0:
-            live(
-                Birth(
-                    agent=self._agents[plan],
-                    plan=self._plans[plan],
-                    cell=cell,
-                    layers=self.layers,
-                    calls=self._filters[plan],
+            self._alone()
+            agent = self._agents[plan]
+            birth = Birth(
+                agent=agent,
+                plan=self._plans[plan],
+                cell=cell,
+                layers=self.layers,
+                calls=self._filters[plan],
+                loop=self._loop if agent.is_async else None,
+            )
+            keep(
+                Keeping(
+                    birth=birth,
+                    line=theirs,
                     mapped=self._mapped,
+                    resident_kb=self._resident_kb,
                     nothing=self._nothing,
                     zygote=zygote,
-                    loop=self._loop if self._agents[plan].is_async else None,
-                ),
-                theirs,
+                )
             )
         theirs.close()
         pidfd = os.pidfd_open(pid)
-        self._children[number] = _Child(pid, plan, cell, pidfd)
-        self._by_pidfd[pidfd] = number
+        self._keepers[pidfd] = pid
         self._poll.register(pidfd, select.EPOLLIN)
-        self._tell({"born": number, "plan": plan, "pid": pid}, ours.fileno())
+        self._tell({"kept": plan}, ours.fileno())
         ours.close()
-
-    def _reap(self, number: int) -> None:
-        child = self._children.pop(number)
-        _kill(child.pid)  # what it has started; its own pid is not given away before the wait
-        _, status, used = os.wait4(child.pid, 0)
-        self._poll.unregister(child.pidfd)
-        os.close(child.pidfd)
-        del self._by_pidfd[child.pidfd]
-        cell = child.cell
-        killed = os.WIFSIGNALED(status)
-        starved = killed and cell.group is not None and cell.group.ran_out()
-        self._tell(
-            {
-                "gone": number,
-                "status": status,
-                "cpu_s": used.ru_utime + used.ru_stime,
-                "peak_mb": max(0, used.ru_maxrss - self._resident_kb) / 1024,
-                "starved": starved,
-            }
-        )
-        self._cells[child.plan].give_back(cell)
 
     def _tell(self, message: dict[str, Any], *descriptors: int) -> None:
         data = json.dumps(message).encode()
@@ -193,21 +166,26 @@ class Zygote:
             sys.exit(0)  # the host is gone
 
     def _end(self) -> None:
-        for child in self._children.values():
-            _kill(child.pid)
-        for child in self._children.values():
-            os.waitpid(child.pid, 0)
+        """The keepers see that their host is gone, or are killed with this process."""
+        self._control.close()
+        deadline = time.monotonic() + _END_SECONDS
+        for pidfd in self._keepers:
+            left = max(0.0, deadline - time.monotonic())
+            if not select.select([pidfd], [], [], left)[0]:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        for pid in self._keepers.values():
+            os.waitpid(pid, 0)
         for cells in self._cells:
             cells.remove()
 
 
-def _kill(pid: int) -> None:
-    """End the child and everything in its group."""
-    for kill in (os.killpg, os.kill):
-        try:
-            kill(pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            continue
+def _rehearse() -> None:
+    """Do some times over what every child does, so that no child is the first: the interpreter
+    writes into code that it runs for the first time."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for _ in range(_REHEARSALS):
+            warm_up(Remote(theirs, None))
 
 
 def _existing(path: list[str]) -> list[str]:
@@ -222,21 +200,18 @@ def _memory() -> tuple[int, int]:
     return mapped, resident // 1024
 
 
-def main(descriptor: int) -> int:
-    """Serve the host at the other end of this socket until it is gone."""
+def main(descriptor: int, alone: Callable[[], None]) -> int:
+    """Serve the host at the other end of this socket until it is gone. alone: to be called by a
+    process that has one thread, and whose children have."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = socket.socket(fileno=descriptor)
     die_with_parent(os.getppid())
     orders = msgspec.json.decode(control.recv(_MESSAGE), type=Orders)
     sys.path[:] = orders.path
     try:
-        zygote = Zygote(control, orders)
+        zygote = Zygote(control, orders, alone)
     except BadInput as error:
         control.send(json.dumps({"refused": str(error), "field": error.field}).encode())
         return 2
     zygote.run()
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1])))

@@ -1,0 +1,53 @@
+"""Where a zygote begins, before any module can ask to be called at forks.
+
+The standard library puts its locks and its list of threads in order in every forked process, which
+touches some 150 pages: a third of what a child costs. A keeper has one thread and holds no lock, so
+its children go without; whatever another module has asked for is done in each of them. Where no
+child may open a connection, TLS is not loaded either.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+_ORDERLY = frozenset({"threading", "logging", "concurrent.futures.thread"})
+_register = os.register_at_fork
+_alone = False
+
+
+def alone() -> None:
+    """From here on this process has one thread, and so has every child of it."""
+    global _alone  # noqa: PLW0603  of this process
+    _alone = True
+
+
+def _register_unless_alone(**handlers: Callable[[], object]) -> None:
+    _register(**{when: _unless_alone(handler) for when, handler in handlers.items()})
+
+
+def _unless_alone(handler: Callable[[], object]) -> Callable[[], object]:
+    if getattr(handler, "__module__", None) not in _ORDERLY:
+        return handler
+
+    def handle() -> None:
+        if not _alone:
+            handler()
+
+    return handle
+
+
+def _enter(descriptor: str, network: str) -> int:
+    os.register_at_fork = _register_unless_alone
+    if network == "no":
+        sys.modules["ssl"] = None  # type: ignore[assignment]  asyncio does without it
+    from callboard_agents.sandbox.zygote import main  # noqa: PLC0415  see above
+
+    if network == "no":
+        del sys.modules["ssl"]  # an agent's module may want it for something else
+    return main(int(descriptor), alone)
+
+
+if __name__ == "__main__":
+    sys.exit(_enter(*sys.argv[1:]))

@@ -1,0 +1,162 @@
+"""The process that keeps one cell: it lives in the cell's control group, and forks its children.
+
+A child inherits what its keeper has entered, and enters only what a keeper cannot do its work in.
+One child lives at a time. When it is gone, the keeper has waited for it and for whatever it had
+started, whether or not that had left its process group, and has emptied the cell: nothing of one
+task is there for the next. A keeper ends with its host and with the zygote.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import resource
+import select
+import signal
+import socket
+import struct
+from dataclasses import dataclass
+from typing import NoReturn
+
+from callboard_agents.sandbox.cells import Cell
+from callboard_agents.sandbox.child import MOST_FILES, Birth, live
+from callboard_agents.sandbox.line import BORN, GONE, Order
+from callboard_agents.sandbox.rlimits import limit_this_process, user_tasks
+from callboard_agents.sandbox.syscalls import adopt_orphans, die_with_parent
+
+__all__ = ["Keeping", "keep"]
+
+_CHANNEL = 3
+_FIRST_KEPT = 4
+_ORDERS = 16
+_DESCRIPTOR = struct.Struct("=i")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keeping:
+    """What the zygote gives a keeper. line: the socket to the host. mapped, resident_kb: with what
+    a child begins. nothing: a descriptor of /dev/null. zygote: its pid."""
+
+    birth: Birth
+    line: socket.socket
+    mapped: int
+    resident_kb: int
+    nothing: int
+    zygote: int
+
+
+def keep(keeping: Keeping) -> NoReturn:
+    """In the keeper: never returns."""
+    code = 1
+    try:
+        _Keeper(keeping).run()
+        code = 0
+    except (BrokenPipeError, ConnectionResetError):
+        code = 0  # the host is gone
+    finally:
+        os._exit(code)
+
+
+class _Keeper:
+    def __init__(self, keeping: Keeping) -> None:
+        die_with_parent(keeping.zygote)
+        adopt_orphans()
+        self._birth = keeping.birth
+        self._cell = keeping.birth.cell
+        self._resident_kb = keeping.resident_kb
+        self._line = _keep_only(keeping, self._cell)
+        self._poll = select.poll()
+        self._poll.register(self._line, select.POLLIN)
+        self._pid = self._pidfd = 0
+        os.umask(0o077)
+        os.chdir(self._cell.place)
+        os.environ["HOME"] = os.environ["TMPDIR"] = self._cell.place
+        if self._cell.group is not None:
+            self._cell.group.join()
+        grant = self._birth.plan.grant
+        tasks = None if self._cell.uid is None else user_tasks(grant)
+        limit_this_process(grant, has_bytes=keeping.mapped, tasks=tasks)
+        self._birth.keeper = os.getpid()
+
+    def run(self) -> None:
+        """Do what the host wants until it is gone."""
+        self._make()
+        while True:
+            for found, _ in self._poll.poll():
+                if found != _FIRST_KEPT:
+                    self._end(told=False)
+                elif not self._obey(self._line.recv(_ORDERS)):
+                    if self._pid:
+                        self._kill()
+                    return
+
+    def _obey(self, order: bytes) -> bool:
+        if self._pid and order != Order.MAKE:
+            self._end(told=True)
+        if order != Order.KILL and order:
+            self._make()
+        return bool(order)
+
+    def _make(self) -> None:
+        ours, theirs = socket.socketpair()
+        self._pid = pid = os.fork()
+        if pid == 0:
+            live(self._birth, theirs.fileno())
+        theirs.close()
+        self._pidfd = pidfd = os.pidfd_open(pid)
+        self._poll.register(pidfd, select.POLLIN)
+        channel = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _DESCRIPTOR.pack(ours.fileno()))
+        self._line.sendmsg((BORN.pack(pid),), (channel,))
+        ours.close()
+
+    def _end(self, *, told: bool) -> None:
+        """The child shall end, or has ended: tell what it used, and empty its cell."""
+        status, used = self._kill()
+        group = self._cell.group
+        starved = not told and group is not None and os.WIFSIGNALED(status) and group.ran_out()
+        peak = max(0, used.ru_maxrss - self._resident_kb) / 1024
+        self._poll.unregister(self._pidfd)
+        os.close(self._pidfd)
+        self._pid = 0
+        self._cell.empty()
+        self._line.send(GONE.pack(status, used.ru_utime + used.ru_stime, peak, starved))
+
+    def _kill(self) -> tuple[int, resource.struct_rusage]:
+        """End the child and all that it has started; its pid is its own until it is waited for."""
+        pid = self._pid
+        try:
+            os.killpg(pid, signal.SIGKILL)
+        except ProcessLookupError:  # it has not got so far as to have a group
+            os.kill(pid, signal.SIGKILL)
+        _, status, used = os.wait4(pid, 0)
+        try:
+            while True:  # orphans become children of this process
+                if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                    _kill_children()
+                    os.waitpid(-1, 0)
+        except ChildProcessError:
+            return status, used
+
+
+def _kill_children() -> None:
+    with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as found:
+        for pid in found.read().split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+
+
+def _keep_only(keeping: Keeping, cell: Cell) -> socket.socket:
+    """Close everything else; nothing on 0 to 2, nor on 3, which will be a child's channel."""
+    kept = [keeping.line.detach()]
+    if cell.ruleset is not None:
+        kept.append(cell.ruleset)
+    high = [fcntl.fcntl(each, fcntl.F_DUPFD, _FIRST_KEPT + len(kept)) for each in kept]
+    for low in range(_FIRST_KEPT):
+        os.dup2(keeping.nothing, low)
+    for number, each in enumerate(high):
+        os.dup2(each, _FIRST_KEPT + number)
+    os.closerange(_FIRST_KEPT + len(kept), MOST_FILES)
+    if cell.ruleset is not None:
+        cell.ruleset = _FIRST_KEPT + 1
+    return socket.socket(fileno=_FIRST_KEPT)

@@ -1,0 +1,266 @@
+"""One prepared child process, as its host sees it: good for one task.
+
+What it says is bounded before it is looked at, and its end is what the kernel reports, not what it
+says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from callboard_agents.sandbox.channel import (
+    ANSWER,
+    ASKED,
+    CANCEL,
+    FAILED,
+    REFUSE,
+    RESULT,
+    START,
+    TOLD,
+    Frames,
+    TooLong,
+    frame,
+    join,
+    split,
+)
+from callboard_agents.sandbox.grant import CellPlan, Ending, Grant, Heard, TaskHeader
+from callboard_broker.wire import Failure, Usage, encode
+
+__all__ = ["Child", "Report"]
+
+_READ = 256 * 1024
+_SAID = 64 * 1024
+_MIB = 1024 * 1024
+_LOG = logging.getLogger("callboard.host")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the kernel says of a child that is gone. status: as of wait. starved: it ended for want
+    of memory."""
+
+    status: int
+    cpu_s: float
+    peak_mb: float
+    starved: bool
+
+
+class Cell(Protocol):
+    """Where a child lives. resident_mb: what it begins with."""
+
+    plan: CellPlan
+    layers: tuple[str, ...]
+    resident_mb: float
+
+    def end(self, child: Child) -> None:
+        """End it and all that it has started."""
+
+
+class Child:
+    """One prepared process; good for one task."""
+
+    def __init__(self, cell: Cell, pid: int, channel: socket.socket) -> None:
+        self.layers = cell.layers
+        self.plan = cell.plan
+        self.pid = pid
+        self._cell = cell
+        self._channel = channel
+        self._loop = asyncio.get_running_loop()
+        output = int(self.plan.grant.output_mb * _MIB) + _SAID
+        self._frames = Frames({TOLD: _SAID + 64, ASKED: output, RESULT: output, FAILED: _SAID})
+        self._unsent = bytearray()
+        self._heard: Heard | None = None
+        self._result: bytes | None = None
+        self._failure: Failure | None = None
+        self._begun = 0.0
+        self._killed = False
+        self._over = False
+        self._gone = False
+        channel.setblocking(False)
+
+    def start(self, task: TaskHeader, payload: bytes, heard: Heard) -> None:
+        """Give it its task; `heard.ended` comes exactly once."""
+        self._heard = heard
+        self._begun = time.monotonic()
+        self._loop.add_reader(self._channel, self._read)
+        self._send(frame(START, 0, join(encode(task), payload)))
+
+    def answer(self, number: int, answer: bytes | Failure) -> None:
+        """Answer what it asked as `number`; without effect once it is gone."""
+        if isinstance(answer, Failure):
+            self._send(frame(REFUSE, number, encode(answer)))
+        else:
+            self._send(frame(ANSWER, number, answer))
+
+    def cancel(self) -> None:
+        """Ask it to stop."""
+        self._send(frame(CANCEL, 0))
+
+    def kill(self) -> None:
+        """End it and all that it started, at once; `heard.ended` follows."""
+        if not self._over:
+            self._killed = True
+            self._cell.end(self)
+
+    def gone(self, report: Report) -> None:
+        """Its keeper has reaped it."""
+        self._gone = True
+        if self._heard is not None:
+            while not self._over:  # what it had said before
+                self._read()
+        self._close()
+        if self._heard is not None:
+            usage = Usage(report.cpu_s, report.peak_mb, time.monotonic() - self._begun)
+            failure = self._failure or _why(report, usage, self.plan.grant, killed=self._killed)
+            self._heard.ended(Ending(failure=failure, usage=usage, layers=self.layers))
+
+    def lost(self) -> None:
+        """Its keeper has died, or its host ends, and this child with it."""
+        self._close()
+        if self._heard is not None:
+            why = "the process that starts children has died, and this one with it"
+            self._heard.ended(Ending(failure=Failure("Crashed", why), layers=self.layers))
+
+    def _send(self, data: bytes) -> None:
+        if self._over:
+            return
+        if not self._unsent:
+            try:
+                sent = self._channel.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                _LOG.debug("a child takes nothing more: %s", error)
+                return
+            if sent == len(data):
+                return
+            data = data[sent:]
+            self._loop.add_writer(self._channel, self._write)
+        self._unsent += data
+
+    def _write(self) -> None:
+        try:
+            sent = self._channel.send(self._unsent)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            _LOG.debug("a child takes nothing more: %s", error)
+            sent = len(self._unsent)
+        del self._unsent[:sent]
+        if not self._unsent:
+            self._loop.remove_writer(self._channel)
+
+    def _read(self) -> None:
+        try:
+            data = self._channel.recv(_READ)
+        except BlockingIOError:
+            if self._gone:  # with all that it had started: nobody can say more
+                self._close()
+            return
+        except OSError as error:
+            _LOG.debug("a child's channel: %s", error)
+            data = b""
+        if not data:
+            self._close()
+            return
+        try:
+            for verb, number, body in self._frames.feed(data):
+                self._hear(verb, number, body)
+        except TooLong as error:
+            self._too_long(*error.args)
+
+    def _hear(self, verb: int, number: int, body: bytes) -> None:
+        heard = self._heard
+        if heard is None:
+            return
+        if verb == RESULT:
+            self._result = body
+            self._last_word()
+        elif verb == FAILED:
+            try:
+                self._failure = msgspec.json.decode(body, type=Failure)
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                self._failure = Failure("Crashed", f"its last words cannot be read: {error}")
+            self._last_word()
+        else:
+            try:
+                kind, data = split(body)
+                said = kind.decode("ascii")
+            except ValueError:
+                self._failure = Failure("Crashed", "it said what no handler says")
+                self.kill()
+                return
+            if verb == TOLD:
+                heard.told(said, data)
+            else:
+                heard.asked(number, said, data)
+
+    def _last_word(self) -> None:
+        """It has said its end: nothing of it counts any more, and it is not waited for."""
+        heard, self._heard = self._heard, None
+        if heard is None:
+            return
+        wall = time.monotonic() - self._begun
+        usage = _measured(self.pid, self._cell.resident_mb, wall)
+        result = self._result if not self._killed else None
+        failure = self._failure
+        if result is None and failure is None:
+            failure = Failure("Crashed", "it was killed by its host")
+        self._cell.end(self)
+        heard.ended(Ending(result=result, failure=failure, usage=usage, layers=self.layers))
+
+    def _too_long(self, verb: int, size: int) -> None:
+        granted = self.plan.grant.output_mb
+        if verb in (RESULT, ASKED):
+            why = f"it said {size / _MIB:.1f} MiB at once, of {granted:g} that are granted"
+            self._failure = Failure("OutputExceeded", why)
+        else:
+            self._failure = Failure("Crashed", f"it said {size} bytes where no handler does")
+        self.kill()
+        self._close()
+
+    def _close(self) -> None:
+        if not self._over:
+            self._over = True
+            self._loop.remove_reader(self._channel)
+            self._loop.remove_writer(self._channel)
+            self._channel.close()
+
+
+def _measured(pid: int, resident_mb: float, wall: float) -> Usage:
+    """What a child that still lives has used, on the kernel's word."""
+    try:
+        with open(f"/proc/{pid}/schedstat", encoding="ascii") as found:
+            cpu = int(found.read().split()[0]) / 1e9
+        with open(f"/proc/{pid}/status", encoding="ascii") as found:
+            peak = next(line for line in found if line.startswith("VmHWM:"))
+    except (OSError, StopIteration, IndexError) as error:  # killed in this very moment
+        _LOG.debug("what process %d has used is not known: %s", pid, error)
+        return Usage(wall_s=wall)
+    return Usage(cpu, max(0.0, int(peak.split()[1]) / 1024 - resident_mb), wall)
+
+
+def _why(report: Report, usage: Usage, grant: Grant, *, killed: bool) -> Failure:
+    """What the kernel's report of a child without a last word means."""
+    status = report.status
+    number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    if report.starved:
+        why = f"the kernel ended it at {usage.memory_mb:.0f} MiB, of {grant.memory_mb:g} granted"
+        return Failure("MemoryExceeded", why)
+    limit = grant.cpu_seconds
+    if limit is not None and (number == signal.SIGXCPU or (number and usage.cpu_s >= limit)):
+        return Failure("CpuExceeded", f"{usage.cpu_s:.2f} s of CPU, of {limit:g} that are granted")
+    if killed:
+        return Failure("Crashed", "it was killed by its host")
+    if number:
+        return Failure("Crashed", f"it died of {signal.Signals(number).name}")
+    return Failure("Crashed", f"it exited with {os.WEXITSTATUS(status)} and without a result")
