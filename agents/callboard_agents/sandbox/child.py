@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import gc
 import os
-import socket
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -19,10 +18,10 @@ from callboard_agents.agent import Agent
 from callboard_agents.failures import failure_of
 from callboard_agents.results import encode_result
 from callboard_agents.sandbox.cells import Cell
-from callboard_agents.sandbox.channel import CANCEL, FAILED, RESULT, Frames, frame, join
-from callboard_agents.sandbox.grant import CellPlan, Grant, TaskHeader
+from callboard_agents.sandbox.channel import FAILED, RESULT, START, frame, join, split
+from callboard_agents.sandbox.grant import Grant, TaskHeader
 from callboard_agents.sandbox.landlock import restrict_to
-from callboard_agents.sandbox.remote import ChildContext, ChildLoop, Remote, capture
+from callboard_agents.sandbox.remote import ChildContext, Remote
 from callboard_agents.sandbox.rlimits import MIB, limit_cpu
 from callboard_agents.sandbox.seccomp import Filter
 from callboard_agents.sandbox.syscalls import die_first, die_with_parent, no_new_privileges
@@ -31,23 +30,23 @@ from callboard_broker.wire import Failure, encode
 __all__ = ["CHANNEL", "MOST_FILES", "Birth", "live", "warm_up"]
 
 _SAMPLE = b'{"task":"1","attempt":1,"tenant":"a","capability":"a","seconds":1.0}'
+_REHEARSED = frame(START, 0, join(_SAMPLE, b'{"warm":[1,2.5,null]}'))
 CHANNEL = 3
 _NICER = 5
 MOST_FILES = 1 << 16
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Birth:
-    """What a keeper gives its child. layers: those that it must enter. calls: the filter of system
-    calls. loop: of an async agent. keeper: pid of the parent."""
+    """What a keeper gives its child. calls: the filter of system calls. remote: the host at the
+    other end of descriptor 3, with the loop of an async agent. keeper: the parent's pid."""
 
     agent: Agent[..., Any]
-    plan: CellPlan
+    grant: Grant
     cell: Cell
-    layers: frozenset[str]
     calls: Filter | None
-    loop: ChildLoop | None
-    keeper: int = 0
+    remote: Remote
+    keeper: int
 
 
 def live(birth: Birth, channel: int) -> NoReturn:
@@ -69,19 +68,17 @@ def live(birth: Birth, channel: int) -> NoReturn:
 
 
 def _live(birth: Birth) -> int:
-    loop = birth.loop
     try:
         _enter(birth)
-        if loop is not None:
-            loop.begin()
+        if birth.remote.loop is not None:
+            birth.remote.loop.begin()
         if birth.calls is not None:
             birth.calls.enter(os.getpid())
     except OSError as error:
         failure = Failure("IsolationMissing", f"a layer of isolation failed: {error}")
         os.write(CHANNEL, frame(FAILED, 0, encode(failure)))
         return 1
-    remote = Remote(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, CHANNEL), loop)
-    capture(remote)
+    remote = birth.remote
     warm_up(remote)
     header, payload = remote.await_task()
     context = ChildContext(header, remote)
@@ -99,9 +96,10 @@ def _enter(birth: Birth) -> None:
     """Enter what the keeper has not, in an order in which nothing denies the next its calls."""
     cell = birth.cell
     os.setpgid(0, 0)
-    os.nice(_NICER)
+    if cell.group is None:
+        os.nice(_NICER)  # else its group has a weight
     die_first()
-    limit_cpu(birth.plan.grant)
+    limit_cpu(birth.grant)
     if cell.uid is not None:
         os.setgroups([])
         os.setresgid(cell.uid, cell.uid, cell.uid)
@@ -116,10 +114,11 @@ def _enter(birth: Birth) -> None:
 def warm_up(remote: Remote) -> None:
     """Touch what every task needs: memory that is shared with the keeper is copied at its first
     use, which may as well be before there is a task to be late for."""
-    ChildContext(msgspec.json.decode(_SAMPLE, type=TaskHeader), remote)
-    list(Frames({CANCEL: 1000}).feed(frame(CANCEL, 0, join(_SAMPLE, b"null"))))
-    encode_result({"warm": [1, 2.5, None]})
-    encode(Failure("", ""))
+    for _, _, body in remote.frames.feed(_REHEARSED):
+        header, payload = split(body)
+        ChildContext(msgspec.json.decode(header, type=TaskHeader), remote)
+        data, _ = encode_result(msgspec.json.decode(payload))
+        frame(RESULT, 0, data or b"")
     if remote.loop is not None:
         remote.loop.run_until_complete(_nothing())
 
@@ -131,7 +130,7 @@ async def _nothing() -> None:
 def _run(
     birth: Birth, payload: bytes, context: ChildContext, remote: Remote
 ) -> tuple[bytes | None, Failure | None]:
-    agent, grant = birth.agent, birth.plan.grant
+    agent, grant = birth.agent, birth.grant
     try:
         if agent.is_async:
             result = remote.run(_started(agent, payload, context))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 _ORDERLY = frozenset({"threading", "logging", "concurrent.futures.thread"})
 _register = os.register_at_fork
@@ -39,13 +40,14 @@ def _unless_alone(handler: Callable[[], object]) -> Callable[[], object]:
 
 
 def _enter(descriptor: str, network: str) -> int:
-    os.register_at_fork = _register_unless_alone
+    setattr(os, "register_at_fork", _register_unless_alone)  # noqa: B010  typed as another function
+    modules: dict[str, Any] = sys.modules
     if network == "no":
-        sys.modules["ssl"] = None  # type: ignore[assignment]  asyncio does without it
+        modules["ssl"] = None  # asyncio does without it
     from callboard_agents.sandbox.zygote import main  # noqa: PLC0415  see above
 
     if network == "no":
-        del sys.modules["ssl"]  # an agent's module may want it for something else
+        del modules["ssl"]  # an agent's module may want it for something else
     return main(int(descriptor), alone)
 
 

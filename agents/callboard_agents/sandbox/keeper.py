@@ -16,29 +16,38 @@ import select
 import signal
 import socket
 import struct
+import traceback
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from callboard_agents.agent import Agent
 from callboard_agents.sandbox.cells import Cell
-from callboard_agents.sandbox.child import MOST_FILES, Birth, live
+from callboard_agents.sandbox.child import CHANNEL, MOST_FILES, Birth, live
+from callboard_agents.sandbox.grant import CellPlan
 from callboard_agents.sandbox.line import BORN, GONE, Order
+from callboard_agents.sandbox.remote import ChildLoop, Remote, capture
 from callboard_agents.sandbox.rlimits import limit_this_process, user_tasks
+from callboard_agents.sandbox.seccomp import Filter
 from callboard_agents.sandbox.syscalls import adopt_orphans, die_with_parent
 
 __all__ = ["Keeping", "keep"]
 
-_CHANNEL = 3
-_FIRST_KEPT = 4
+_LINE, _COMPLAINTS, _RULESET = CHANNEL + 1, CHANNEL + 2, CHANNEL + 3
 _ORDERS = 16
 _DESCRIPTOR = struct.Struct("=i")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keeping:
-    """What the zygote gives a keeper. line: the socket to the host. mapped, resident_kb: with what
-    a child begins. nothing: a descriptor of /dev/null. zygote: its pid."""
+    """What the zygote gives a keeper. calls: the filter of its children. loop: if they are async.
+    line: the socket to the host. mapped, resident_kb: with what a child begins. nothing: a
+    descriptor of /dev/null. zygote: its pid."""
 
-    birth: Birth
+    agent: Agent[..., Any]
+    plan: CellPlan
+    cell: Cell
+    calls: Filter | None
+    loop: ChildLoop | None
     line: socket.socket
     mapped: int
     resident_kb: int
@@ -48,12 +57,16 @@ class Keeping:
 
 def keep(keeping: Keeping) -> NoReturn:
     """In the keeper: never returns."""
-    code = 1
+    code, complaints = 1, 2
     try:
+        _keep_only(keeping)
+        complaints = _COMPLAINTS
         _Keeper(keeping).run()
         code = 0
     except (BrokenPipeError, ConnectionResetError):
         code = 0  # the host is gone
+    except BaseException:  # noqa: BLE001  it must not go on as a second zygote
+        os.write(complaints, traceback.format_exc().encode())
     finally:
         os._exit(code)
 
@@ -62,29 +75,38 @@ class _Keeper:
     def __init__(self, keeping: Keeping) -> None:
         die_with_parent(keeping.zygote)
         adopt_orphans()
-        self._birth = keeping.birth
-        self._cell = keeping.birth.cell
+        self._cell = cell = keeping.cell
         self._resident_kb = keeping.resident_kb
-        self._line = _keep_only(keeping, self._cell)
+        self._line = socket.socket(fileno=_LINE)
         self._poll = select.poll()
         self._poll.register(self._line, select.POLLIN)
         self._pid = self._pidfd = 0
         os.umask(0o077)
-        os.chdir(self._cell.place)
-        os.environ["HOME"] = os.environ["TMPDIR"] = self._cell.place
-        if self._cell.group is not None:
-            self._cell.group.join()
-        grant = self._birth.plan.grant
-        tasks = None if self._cell.uid is None else user_tasks(grant)
+        os.chdir(cell.place)
+        os.environ["HOME"] = os.environ["TMPDIR"] = cell.place
+        if cell.group is not None:
+            cell.group.join()
+        grant = keeping.plan.grant
+        tasks = None if cell.uid is None else user_tasks(grant)
         limit_this_process(grant, has_bytes=keeping.mapped, tasks=tasks)
-        self._birth.keeper = os.getpid()
+        channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, CHANNEL)
+        remote = Remote(channel, keeping.loop)
+        capture(remote)
+        self._birth = Birth(
+            agent=keeping.agent,
+            grant=grant,
+            cell=cell,
+            calls=keeping.calls,
+            remote=remote,
+            keeper=os.getpid(),
+        )
 
     def run(self) -> None:
         """Do what the host wants until it is gone."""
         self._make()
         while True:
             for found, _ in self._poll.poll():
-                if found != _FIRST_KEPT:
+                if found != _LINE:
                     self._end(told=False)
                 elif not self._obey(self._line.recv(_ORDERS)):
                     if self._pid:
@@ -146,17 +168,18 @@ def _kill_children() -> None:
                 os.kill(int(pid), signal.SIGKILL)
 
 
-def _keep_only(keeping: Keeping, cell: Cell) -> socket.socket:
-    """Close everything else; nothing on 0 to 2, nor on 3, which will be a child's channel."""
-    kept = [keeping.line.detach()]
-    if cell.ruleset is not None:
-        kept.append(cell.ruleset)
-    high = [fcntl.fcntl(each, fcntl.F_DUPFD, _FIRST_KEPT + len(kept)) for each in kept]
-    for low in range(_FIRST_KEPT):
-        os.dup2(keeping.nothing, low)
-    for number, each in enumerate(high):
-        os.dup2(each, _FIRST_KEPT + number)
-    os.closerange(_FIRST_KEPT + len(kept), MOST_FILES)
-    if cell.ruleset is not None:
-        cell.ruleset = _FIRST_KEPT + 1
-    return socket.socket(fileno=_FIRST_KEPT)
+def _keep_only(keeping: Keeping) -> None:
+    """Close everything else; nothing on 0 to 2, and a socket on 3, where its channel will be in a
+    child."""
+    channel, other = socket.socketpair()
+    kept = [channel.detach(), keeping.line.detach(), 2]
+    if keeping.cell.ruleset is not None:
+        kept.append(keeping.cell.ruleset)
+        keeping.cell.ruleset = _RULESET
+    high = [fcntl.fcntl(each, fcntl.F_DUPFD, CHANNEL + len(kept)) for each in kept]
+    for standard in range(CHANNEL):
+        os.dup2(keeping.nothing, standard)
+    for number, each in enumerate(high, CHANNEL):
+        os.dup2(each, number)
+    other.detach()
+    os.closerange(CHANNEL + len(kept), MOST_FILES)

@@ -85,7 +85,8 @@ class _Cell:
         elif descriptors:
             channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=descriptors[0])
             self.coming = False
-            self.child = Child(self, *BORN.unpack(data), channel)
+            (pid,) = BORN.unpack(data)
+            self.child = Child(self, pid, channel)
             self._nursery.born(self.child, self.number)
         else:
             child, self.child = self.child, None

@@ -74,7 +74,7 @@ class ChildLoop(asyncio.SelectorEventLoop):
 class Remote:
     """The host's side of one attempt, in its child. loop: of an async handler."""
 
-    def __init__(self, channel: socket.socket, loop: asyncio.AbstractEventLoop | None) -> None:
+    def __init__(self, channel: socket.socket, loop: ChildLoop | None) -> None:
         self._channel = channel
         self.loop = loop
         self.frames = Frames(dict.fromkeys((START, ANSWER, REFUSE, CANCEL), _NO_BOUND))
@@ -280,7 +280,7 @@ def prepare_logging() -> None:
 
 
 def capture(remote: Remote) -> None:
-    """In a child: what is printed and logged is told to the host, line by line."""
+    """In a keeper, for its children: what is printed and logged is told to the host by lines."""
     _lines.remote = remote
     sys.stdout = sys.stderr = cast("TextIO", _lines)
 

@@ -26,7 +26,7 @@ from callboard_agents.agent import Agent
 from callboard_agents.loading import load
 from callboard_agents.sandbox.cells import Cells
 from callboard_agents.sandbox.cgroups import Maker, group_maker
-from callboard_agents.sandbox.child import Birth, warm_up
+from callboard_agents.sandbox.child import warm_up
 from callboard_agents.sandbox.grant import CellPlan
 from callboard_agents.sandbox.keeper import Keeping, keep
 from callboard_agents.sandbox.layers import probe
@@ -133,17 +133,13 @@ class Zygote:
         if pid == 0:
             self._alone()
             agent = self._agents[plan]
-            birth = Birth(
-                agent=agent,
-                plan=self._plans[plan],
-                cell=cell,
-                layers=self.layers,
-                calls=self._filters[plan],
-                loop=self._loop if agent.is_async else None,
-            )
             keep(
                 Keeping(
-                    birth=birth,
+                    agent=agent,
+                    plan=self._plans[plan],
+                    cell=cell,
+                    calls=self._filters[plan],
+                    loop=self._loop if agent.is_async else None,
                     line=theirs,
                     mapped=self._mapped,
                     resident_kb=self._resident_kb,
