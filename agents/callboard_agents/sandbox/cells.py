@@ -6,7 +6,6 @@ cell is emptied by its keeper when its child is gone, with everything that was l
 
 from __future__ import annotations
 
-import itertools
 import os
 import stat
 from collections.abc import Iterator
@@ -37,6 +36,7 @@ class Cell:
 
     def empty(self) -> None:
         """Remove what a child has left. No process of it lives, so nothing changes meanwhile."""
+        os.chmod(self.place, 0o700)  # it may have closed even that
         _empty(self.place)
 
     def prepare(self) -> None:
@@ -106,38 +106,31 @@ class Cells:
 
 
 def _empty(root: str) -> None:
-    """Remove all that is in `root`, however deep: a folder in a folder is moved up before its own
-    turn. Links are removed and never followed."""
-    numbers = itertools.count()
-    folders = _remove_files(root)
-    while folders:
-        folder = folders.pop()
-        for inner in _remove_files(folder):
-            os.chmod(inner, 0o700)
-            moved = os.path.join(root, f".{next(numbers)}")
-            while os.path.lexists(moved):
-                moved = os.path.join(root, f".{next(numbers)}")
-            os.rename(inner, moved)
-            folders.append(moved)
-        os.rmdir(folder)
-
-
-def _remove_files(folder: str) -> list[str]:
-    """Remove what is no folder; return the folders. One that is closed to us is opened."""
-    try:
-        names = os.listdir(folder)
-    except PermissionError:
-        os.chmod(folder, 0o700)
-        names = os.listdir(folder)
-    folders = []
-    for name in names:
-        path = os.path.join(folder, name)
-        if stat.S_ISDIR(os.lstat(path).st_mode):
-            folders.append(path)
+    """Remove all that is in `root`, step by step and however deep: there may be no name for it that
+    is short enough. Links are removed and never followed. This process is in `root` afterwards."""
+    os.chdir(root)
+    names: list[str] = []
+    left = [_remove_files()]
+    while True:
+        if left[-1]:
+            names.append(left[-1].pop())
+            os.chdir(names[-1])
+            left.append(_remove_files())
+        elif names:
+            os.chdir("..")
+            os.rmdir(names.pop())
+            left.pop()
         else:
-            try:
-                os.unlink(path)
-            except PermissionError:
-                os.chmod(folder, 0o700)
-                os.unlink(path)
+            return
+
+
+def _remove_files() -> list[str]:
+    """Remove what is no folder here; return the folders, which a child may have closed to all."""
+    folders = []
+    for name in os.listdir():
+        if stat.S_ISDIR(os.lstat(name).st_mode):
+            os.chmod(name, 0o700)
+            folders.append(name)
+        else:
+            os.unlink(name)
     return folders

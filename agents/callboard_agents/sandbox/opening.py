@@ -128,5 +128,5 @@ def _sweep() -> None:
             continue
         owner = name.removeprefix(_PREFIX).partition("-")[0]
         if owner.isdigit() and not os.path.exists(f"/proc/{owner}"):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, RecursionError):  # then it is somebody's to look at
                 shutil.rmtree(os.path.join(folder, name))
