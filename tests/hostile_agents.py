@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -120,7 +121,7 @@ TRIES: dict[str, Callable[[], object]] = {
     "list shared memory": lambda: os.listdir("/dev/shm"),  # noqa: S108, PTH208  a try
     "write shared memory": lambda: Path("/dev/shm/hostile").write_text("x", encoding="utf-8"),  # noqa: S108
     "write outside": lambda: Path("/tmp/hostile").write_text("x", encoding="utf-8"),  # noqa: S108
-    "change its own code": lambda: Path(__file__).touch(),
+    "change its own code": lambda: Path(__file__).open("ab").close(),
     "list the cells of others": lambda: os.listdir(".."),  # noqa: PTH208  a try
     "climb out by a descriptor": _climb,
     "follow a symbolic link outside": _follow_outside,
@@ -159,6 +160,7 @@ TRIES: dict[str, Callable[[], object]] = {
     "make a shared segment": lambda: _call("shmget", 1, 4096, 0o1600),
     "handle page faults itself": lambda: _bare(323, 0),
     "count events of others": lambda: _bare(298, 0, 0, -1, -1, 0),
+    "watch the files of others": lambda: _call("inotify_init1", 0),
     "outlive its parent": lambda: _call("prctl", 1, 0, 0, 0, 0),
     "adopt orphans": lambda: _call("prctl", 36, 1, 0, 0, 0),
     "type into a terminal": _type_into_terminal,
@@ -332,3 +334,15 @@ def peek(folder: str) -> str:
         return str(os.listdir(folder))  # noqa: PTH208  names
     except OSError as error:
         return type(error).__name__
+
+
+@agent("hostile.modes", isolation="process")
+def modes(path: str) -> None:
+    """Change all of a file of somebody else's that is not its content."""
+    for change in (
+        lambda: Path(path).chmod(0o777),
+        lambda: os.chown(path, -1, os.getgid()),
+        lambda: os.setxattr(path, "user.hostile", b"x"),
+    ):
+        with contextlib.suppress(OSError):
+            change()

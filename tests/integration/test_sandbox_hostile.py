@@ -141,6 +141,7 @@ DENIED = {
         "make a shared segment",
         "handle page faults itself",
         "count events of others",
+        "watch the files of others",
         "outlive its parent",
         "adopt orphans",
         "type into a terminal",
@@ -215,6 +216,24 @@ async def test_files_beyond_its_disk_cannot_be_written_together() -> None:
         ending = await run(nursery, "hostile.files")
         assert ending.failure is not None
         assert ending.failure.type == "DiskExceeded"
+
+
+async def test_modes_and_attributes_of_others_files_stay(tmp_path: Path) -> None:
+    """Landlock says nothing of them: it is the uid that protects them, or else seccomp."""
+    if {"seccomp", "uid"} <= set(MISSING):
+        pytest.skip("this host has neither seccomp nor uids for children")
+    file = tmp_path / "mine"
+    file.touch(0o600)
+    before = file.stat()
+    async with opened("hostile.modes") as nursery:
+        assert (await run(nursery, "hostile.modes", str(file))).failure is None
+    after = file.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (
+        before.st_mode,
+        before.st_uid,
+        before.st_gid,
+    )
+    assert os.listxattr(file) == []
 
 
 async def test_what_is_hard_to_remove_is_not_there_for_the_next_task() -> None:

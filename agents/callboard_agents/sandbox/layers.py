@@ -98,7 +98,7 @@ def _seccomp() -> None:
         raise OSError(why)
     no_new_privileges()
     filter_for_all().enter(os.getpid())
-    filter_for_child(alone=True, network=False).enter(os.getpid())
+    filter_for_child(alone=True, network=False, own_user=False).enter(os.getpid())
 
 
 def _cgroup() -> None:

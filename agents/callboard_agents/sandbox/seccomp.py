@@ -32,6 +32,20 @@ _EVERYBODY = 0xFFFFFFFF
 _SET_SECCOMP, _FILTER = 22, 2
 _GET_ACTION_AVAIL, _SECCOMP = 2, {"x86_64": 317, "aarch64": 277}
 _PID_MARK = 0x7E1D0001
+_MODES = ("chmod", "fchmod", "fchmodat", "fchmodat2")
+_OWNERS = (
+    "chown",
+    "fchown",
+    "fchownat",
+    "fremovexattr",
+    "fsetxattr",
+    "lchown",
+    "lremovexattr",
+    "lsetxattr",
+    "removexattr",
+    "setxattr",
+)
+_AS_IF_DONE = 0
 
 
 def _code(code: int, value: int, yes: int = 0, no: int = 0) -> bytes:
@@ -125,9 +139,18 @@ def filter_for_all() -> Filter:
     return program.end()
 
 
-def filter_for_child(*, alone: bool, network: bool) -> Filter:
-    """What a child may not do. alone: it may start no process and signal nobody but itself."""
+def filter_for_child(*, alone: bool, network: bool, own_user: bool) -> Filter:
+    """What a child may not do. alone: it may start no process and signal nobody but itself.
+
+    own_user: it has a uid of its own. One that has not owns files of its host, whose modes and
+    owners Landlock does not protect: nothing comes of changing those, and whoever copies a file
+    with its mode is not told so.
+    """
     program = _Program()
+    if not own_user:
+        for name in _MODES:
+            program.decide(name, _deny(_AS_IF_DONE))
+        program.deny(*_OWNERS)
     program.deny("setsid", "setpgid", "setns")
     program.decide(
         "prctl",

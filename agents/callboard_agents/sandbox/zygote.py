@@ -79,7 +79,11 @@ class Zygote:
             for plan in orders.plans
         ]
         self._filters = [
-            filter_for_child(alone=plan.grant.processes == 1, network=plan.network)
+            filter_for_child(
+                alone=plan.grant.processes == 1,
+                network=plan.network,
+                own_user="uid" in self.layers,
+            )
             if "seccomp" in self.layers
             else None
             for plan in orders.plans
