@@ -80,6 +80,15 @@ def spin(_payload: object) -> None:
         pass
 
 
+@agent("iso.work", isolation="process")
+def work(payload: dict[str, float]) -> int:
+    """Use so much memory, and so much CPU."""
+    kept = b"x" * (int(payload["mb"]) << 20)
+    while time.process_time() < payload["cpu_s"]:
+        pass
+    return len(kept) >> 20
+
+
 @agent("iso.disk", isolation="process")
 def disk(megabytes: int) -> int:
     with Path("much").open("wb") as file:

@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 from callboard import Board, TaskCancelled, TaskFailed, connect
-from tests.board import Processes, started_processes
+from callboard_agents.sandbox import available
+from callboard_broker.subjects import Subjects
+from callboard_broker.wire import Outcome, decode_event
+from tests.board import Processes, read_journal, started_processes
 from tests.servers import NatsServer
 
 pytestmark = pytest.mark.timeout(90)
@@ -82,6 +85,24 @@ async def test_each_limit_is_a_failure_of_its_own_and_the_host_lives(
         assert processes.pid("host") == pid
         os.kill(pid, 0)
         assert "Traceback" not in processes.log("host")
+
+
+async def test_an_outcome_says_what_its_child_used_and_what_kept_it_apart(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    async with opened(nats, tmp_path) as (board, _):
+        assert await (await board.submit("iso.work", {"mb": 40, "cpu_s": 0.2})).result(30) == 40
+    (outcome,) = [
+        decode_event("outcome", record.data)
+        for record in await read_journal(nats)
+        if Subjects(nats.prefix).parse(record.subject).kind == "outcome"
+    ]
+    assert isinstance(outcome, Outcome)
+    assert outcome.usage is not None
+    assert 0.2 <= outcome.usage.cpu_s < 2
+    assert 38 <= outcome.usage.memory_mb < 70
+    assert 0.2 < outcome.usage.wall_s < 30
+    assert outcome.layers == sorted(layer for layer, why in available().items() if not why)
 
 
 async def test_no_task_finds_what_another_has_left(nats: NatsServer, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ _DESCRIPTOR = struct.Struct("=i")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keeping:
     """What the zygote gives a keeper. calls: the filter of its children. loop: if they are async.
-    line: the socket to the host. mapped, resident_kb: with what a child begins. nothing: a
+    line: the socket to the host. mapped: the address space with which a child begins. nothing: a
     descriptor of /dev/null. zygote: its pid."""
 
     agent: Agent[..., Any]
@@ -50,7 +50,6 @@ class Keeping:
     loop: ChildLoop | None
     line: socket.socket
     mapped: int
-    resident_kb: int
     nothing: int
     zygote: int
 
@@ -76,7 +75,6 @@ class _Keeper:
         die_with_parent(keeping.zygote)
         adopt_orphans()
         self._cell = cell = keeping.cell
-        self._resident_kb = keeping.resident_kb
         self._line = socket.socket(fileno=_LINE)
         self._poll = select.poll()
         self._poll.register(self._line, select.POLLIN)
@@ -137,7 +135,7 @@ class _Keeper:
         status, used = self._kill()
         group = self._cell.group
         starved = not told and group is not None and os.WIFSIGNALED(status) and group.ran_out()
-        peak = max(0, used.ru_maxrss - self._resident_kb) / 1024
+        peak = used.ru_maxrss / 1024
         self._poll.unregister(self._pidfd)
         os.close(self._pidfd)
         self._pid = 0

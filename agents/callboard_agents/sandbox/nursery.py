@@ -31,7 +31,6 @@ class _Cell:
 
     def __init__(self, nursery: Nursery, number: int, line: socket.socket) -> None:
         self.layers = nursery.sorted_layers
-        self.resident_mb = nursery.resident_mb
         self.plan = nursery.plans[number]
         self.number = number
         self.child: Child | None = None
@@ -42,6 +41,13 @@ class _Cell:
         self._loop = asyncio.get_running_loop()
         line.setblocking(False)
         self._loop.add_reader(line, self._read)
+
+    @property
+    def resident_mb(self) -> float:
+        """See `prepared.Cell`. Asked of the first child that is taken: all are alike."""
+        if self._nursery.resident_mb is None and self.child is not None:
+            self._nursery.resident_mb = self.child.resident_mb()
+        return self._nursery.resident_mb or 0.0
 
     def make(self) -> None:
         """Have the next child made; there must be none."""
@@ -101,7 +107,7 @@ class Nursery:
     """Prepared children by capability. layers: those that its children really have.
 
     over: set when the zygote has ended by itself; every child has had its end before.
-    resident_mb: what every child begins with. base: the folder of its cells.
+    resident_mb: what a child has before its task, once known. base: the folder of its cells.
     """
 
     def __init__(
@@ -109,7 +115,7 @@ class Nursery:
     ) -> None:
         self.layers = frozenset[str](told["ready"])
         self.sorted_layers = tuple(sorted(self.layers))
-        self.resident_mb: float = told["resident_mb"]
+        self.resident_mb: float | None = None
         self.base = ""
         self.over = asyncio.Event()
         self.plans = list(plans)

@@ -55,11 +55,13 @@ class Report:
 
 
 class Cell(Protocol):
-    """Where a child lives. resident_mb: what it begins with."""
+    """Where a child lives. resident_mb: what a child has before its task."""
 
     plan: CellPlan
     layers: tuple[str, ...]
-    resident_mb: float
+
+    @property
+    def resident_mb(self) -> float: ...
 
     def end(self, child: Child) -> None:
         """End it and all that it has started."""
@@ -81,7 +83,7 @@ class Child:
         self._heard: Heard | None = None
         self._result: bytes | None = None
         self._failure: Failure | None = None
-        self._begun = 0.0
+        self._begun = self._had_mb = 0.0
         self._killed = False
         self._over = False
         self._gone = False
@@ -91,6 +93,7 @@ class Child:
         """Give it its task; `heard.ended` comes exactly once."""
         self._heard = heard
         self._begun = time.monotonic()
+        self._had_mb = self._cell.resident_mb
         self._loop.add_reader(self._channel, self._read)
         self._send(frame(START, 0, join(encode(task), payload)))
 
@@ -111,6 +114,10 @@ class Child:
             self._killed = True
             self._cell.end(self)
 
+    def resident_mb(self) -> float:
+        """What it has now; 0 where that is not known."""
+        return _measured(self.pid, 0.0, 0.0).memory_mb
+
     def gone(self, report: Report) -> None:
         """Its keeper has reaped it."""
         self._gone = True
@@ -119,7 +126,8 @@ class Child:
                 self._read()
         self._close()
         if self._heard is not None:
-            usage = Usage(report.cpu_s, report.peak_mb, time.monotonic() - self._begun)
+            peak = max(0.0, report.peak_mb - self._had_mb)
+            usage = Usage(report.cpu_s, peak, time.monotonic() - self._begun)
             failure = self._failure or _why(report, usage, self.plan.grant, killed=self._killed)
             self._heard.ended(Ending(failure=failure, usage=usage, layers=self.layers))
 
@@ -210,7 +218,7 @@ class Child:
         if heard is None:
             return
         wall = time.monotonic() - self._begun
-        usage = _measured(self.pid, self._cell.resident_mb, wall)
+        usage = _measured(self.pid, self._had_mb, wall)
         result = self._result if not self._killed else None
         failure = self._failure
         if result is None and failure is None:

@@ -105,8 +105,8 @@ class Zygote:
         gc.disable()  # until a child's task begins: a collection would touch what is shared
         gc.collect()
         gc.freeze()
-        self._mapped, self._resident_kb = _memory()
-        self._tell({"ready": sorted(self.layers), "resident_mb": self._resident_kb / 1024})
+        self._mapped = _mapped()
+        self._tell({"ready": sorted(self.layers)})
         self._poll.register(self._control, select.EPOLLIN)
         try:
             while self._turn():
@@ -146,7 +146,6 @@ class Zygote:
                     loop=self._loop if agent.is_async else None,
                     line=theirs,
                     mapped=self._mapped,
-                    resident_kb=self._resident_kb,
                     nothing=self._nothing,
                     zygote=zygote,
                 )
@@ -192,12 +191,10 @@ def _existing(path: list[str]) -> list[str]:
     return [place for place in path if place and os.path.exists(place)]
 
 
-def _memory() -> tuple[int, int]:
-    """(bytes of address space, KiB resident) of this process, with which its children begin."""
-    page = os.sysconf("SC_PAGE_SIZE")
+def _mapped() -> int:
+    """The bytes of address space of this process, with which its children begin."""
     with open("/proc/self/statm", encoding="ascii") as found:
-        mapped, resident = (int(word) * page for word in found.read().split()[:2])
-    return mapped, resident // 1024
+        return int(found.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def main(descriptor: int, alone: Callable[[], None]) -> int:
