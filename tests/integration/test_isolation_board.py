@@ -69,7 +69,7 @@ async def test_each_limit_is_a_failure_of_its_own_and_the_host_lives(
         pid = processes.pid("host")
         for capability, payload, words in (
             ("iso.memory", None, "MemoryExceeded: more than the 64 MiB"),
-            ("iso.spin", None, "CpuExceeded: 1."),
+            ("iso.spin", None, "s of CPU, of 1 that are granted"),
             ("iso.disk", 20, "DiskExceeded: more than the 8 MiB"),
             ("iso.fork", None, "ProcessesExceeded: more than the 1 processes"),
             ("iso.output", 10, "OutputExceeded: the result has 10.0 MiB, of 4"),

@@ -11,12 +11,13 @@ import fcntl
 import gc
 import os
 import socket
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import msgspec
 
-from callboard_agents.agent import Agent
+from callboard_agents.context import Context
 from callboard_agents.failures import failure_of
 from callboard_agents.results import encode_result
 from callboard_agents.sandbox.cells import Cell
@@ -26,6 +27,7 @@ from callboard_agents.sandbox.landlock import restrict_to
 from callboard_agents.sandbox.remote import ChildContext, ChildLoop, Remote, capture
 from callboard_agents.sandbox.rlimits import MIB, limit_this_process, user_tasks
 from callboard_agents.sandbox.seccomp import Filter
+from callboard_agents.sandbox.stage import run_command
 from callboard_agents.sandbox.syscalls import die_with_parent, no_new_privileges
 from callboard_broker.wire import Failure, encode
 
@@ -41,9 +43,9 @@ _MOST_FILES = 1 << 16
 class Birth:
     """What the zygote gives its child. layers: those that it must enter. calls: the filter of
     system calls. mapped: address space at birth. nothing: a descriptor of /dev/null. loop: of an
-    async agent."""
+    async agent. start: calls the agent's handler, through its middleware; None: it is a command."""
 
-    agent: Agent[..., Any]
+    start: Callable[[msgspec.Raw, Context], Any] | None
     plan: CellPlan
     cell: Cell
     layers: frozenset[str]
@@ -86,9 +88,8 @@ def _live(birth: Birth, inherited: socket.socket) -> int:
     capture(remote)
     _warm_up(loop)
     header, payload = remote.await_task()
-    context = ChildContext(header, remote)
     gc.enable()
-    data, failure_found = _run(birth, payload, context, remote)
+    data, failure_found = _run(birth, header, payload, remote)
     if failure_found is not None:
         remote.say(FAILED, encode(failure_found))
     else:
@@ -131,6 +132,9 @@ def _enter(birth: Birth) -> None:
     os.nice(_NICER)
     grant = birth.plan.grant
     tasks = None if cell.uid is None else user_tasks(grant)
+    if birth.plan.command is not None and cell.group is not None:
+        # The group's memory is limited; many programs reserve addresses that they never touch.
+        grant = replace(grant, memory_mb=None)
     limit_this_process(grant, has_bytes=birth.mapped, tasks=tasks)
     if cell.uid is not None:
         os.setgroups([])
@@ -164,15 +168,27 @@ async def _nothing() -> None:
 
 
 def _run(
-    birth: Birth, payload: bytes, context: ChildContext, remote: Remote
+    birth: Birth, header: TaskHeader, payload: bytes, remote: Remote
 ) -> tuple[bytes | None, Failure | None]:
-    agent, grant = birth.agent, birth.plan.grant
+    start, grant, command = birth.start, birth.plan.grant, birth.plan.command
     try:
-        if agent.is_async:
-            result = remote.run(_started(agent, payload, context))
+        if command is not None:
+            data, failure = run_command(
+                birth.plan,
+                header,
+                payload,
+                remote,
+                grouped=birth.cell.group is not None,
+                filtered=birth.calls is not None,
+            )
+        elif start is not None:
+            context = ChildContext(header, remote)
+            result = start(msgspec.Raw(payload), context)
+            if birth.loop is not None:
+                result = remote.run(result)
+            data, failure = encode_result(result)
         else:
-            result = agent.start(msgspec.Raw(payload), context)
-        data, failure = encode_result(result)
+            raise RuntimeError("a child without a handler")
     except BaseException as error:  # noqa: BLE001  whatever a handler raises is its outcome
         return None, _limit_of(error, grant) or failure_of(error)
     if data is not None and len(data) > grant.output_mb * MIB:
@@ -180,10 +196,6 @@ def _run(
         why = f"the result has {megabytes:.1f} MiB, of {grant.output_mb:g} that are granted"
         return None, Failure("OutputExceeded", why)
     return data, failure
-
-
-async def _started(agent: Agent[..., Any], payload: bytes, context: ChildContext) -> object:
-    return await agent.start(msgspec.Raw(payload), context)
 
 
 def _limit_of(error: BaseException, grant: Grant) -> Failure | None:

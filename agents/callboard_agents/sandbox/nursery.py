@@ -26,6 +26,7 @@ from typing import Any
 
 import msgspec
 
+from callboard_agents.lifespans import StartFailed
 from callboard_agents.sandbox.channel import (
     ANSWER,
     ASKED,
@@ -78,6 +79,7 @@ class Child:
         self._failure: Failure | None = None
         self._begun = 0.0
         self._killed = False
+        self._said = False
         self._over = False
         channel.setblocking(False)
 
@@ -123,7 +125,12 @@ class Child:
             self._heard.ended(Ending(failure=Failure("Crashed", why), layers=self.layers))
 
     def _ending(self, report: dict[str, Any], usage: Usage) -> Ending:
-        failure = self._failure or _why(report, usage, self.plan.grant, killed=self._killed)
+        if self._result is not None and not self._killed:
+            return Ending(result=self._result, usage=usage, layers=self.layers)
+        # A command whose process was killed for want of memory knows only that it was killed.
+        starved = self.plan.command is not None and report["starved"]
+        told = None if starved else self._failure
+        failure = told or _why(report, usage, self.plan.grant, killed=self._killed)
         return Ending(failure=failure, usage=usage, layers=self.layers)
 
     def _send(self, data: bytes) -> None:
@@ -176,7 +183,7 @@ class Child:
 
     def _hear(self, verb: int, number: int, body: bytes) -> None:
         heard = self._heard
-        if heard is None:
+        if heard is None or self._said:
             return
         if verb == RESULT:
             self._result = body
@@ -201,7 +208,14 @@ class Child:
                 heard.asked(number, said, data)
 
     def _last_word(self) -> None:
-        """It has said its end: nothing of it counts any more, and it is not waited for."""
+        """It has said its end: nothing of it counts any more, and it is not waited for.
+
+        But for a command: what its processes have used is known when they are reaped.
+        """
+        if self.plan.command is not None:
+            self._said = True
+            self._nursery.kill(self)
+            return
         heard, self._heard = self._heard, None
         if heard is None:
             return
@@ -391,7 +405,7 @@ async def open_nursery(
     """Start the zygote, which loads `places`; children of `plans` are made ready at once.
 
     require: layers without which no child may run a task. Raises `BadInput` as `load` does, and
-    where one of `require` cannot be had.
+    where one of `require` cannot be had; `StartFailed` if a lifespan of the agents fails.
     """
     _sweep()
     base = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-")
@@ -453,6 +467,8 @@ async def _introduce(control: socket.socket, orders: bytes) -> dict[str, Any]:
     answer: dict[str, Any] = json.loads(said)
     if "refused" in answer:
         raise BadInput(answer["field"], answer["refused"].removeprefix(f"{answer['field']}: "))
+    if "failed" in answer:
+        raise StartFailed(answer["span"], answer["failed"])
     return answer
 
 

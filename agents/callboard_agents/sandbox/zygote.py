@@ -1,10 +1,10 @@
 """The process that children are forked from: it knows the agents and nothing else.
 
 It was started with an environment of its own and one inherited socket; it has no connection to the
-server and none of its host's memory. It imports the agents' modules, leaves the host's namespaces,
-and forks a child whenever the host wants one: into a cell, for one task. It reaps every child, with
-all that the child has started, and tells what it used. It ends with its host, and its children with
-it.
+server and none of its host's memory. It imports the agents' modules (of commands, none), enters
+their lifespans, leaves the host's namespaces, and forks a child whenever the host wants one: into a
+cell, for one task. It reaps every child, with all that the child has started, and tells what it
+used. It ends with its host, and its children with it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,17 @@ import os
 import select
 import signal
 import socket
+import stat
 import sys
-from typing import Any
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any, cast
 
 import msgspec
 
 from callboard_agents.agent import Agent
+from callboard_agents.lifespans import StartFailed, refuse_async, spans_of
 from callboard_agents.loading import load
+from callboard_agents.middleware import chained, load_middleware
 from callboard_agents.sandbox.cells import Cell, Cells
 from callboard_agents.sandbox.cgroups import Maker, group_maker
 from callboard_agents.sandbox.child import Birth, live
@@ -37,7 +41,10 @@ from callboard_broker.errors import BadInput
 __all__ = ["Orders", "main"]
 
 _MESSAGE = 1024 * 1024
-_READABLE = ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/localtime", "/etc/ssl")
+_READABLE = (
+    *("/usr", "/lib", "/lib64", "/bin", "/sbin"),
+    *("/etc/ld.so.cache", "/etc/localtime", "/etc/ssl"),
+)
 _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 
@@ -66,10 +73,13 @@ class Zygote:
     def __init__(self, control: socket.socket, orders: Orders) -> None:
         self._control = control
         self._plans = orders.plans
-        loaded = {agent.capability: agent for agent in load(orders.places)}
-        self._agents: list[Agent[..., Any]] = [loaded[one.capability] for one in orders.plans]
-        for agent in self._agents:
-            _ = agent.handler  # instances are made here, once for all children
+        agents = _load(orders)
+        self._agents = [agents.get(plan.capability) for plan in orders.plans]
+        self._starts = [
+            agent and (chained(agent, load_middleware(plan.middleware)) or agent.start)
+            for agent, plan in zip(self._agents, orders.plans, strict=True)
+        ]
+        self._lifespans = _enter(list(agents.values()))
         self.layers = frozenset(layer for layer, reason in probe().items() if not reason)
         if "disk" in self.layers:
             mount_private()
@@ -77,11 +87,23 @@ class Zygote:
             leave(network=any(plan.network for plan in orders.plans))
         uids = itertools.count(first_uid()) if "uid" in self.layers else None
         groups: Maker | None = group_maker() if "cgroup" in self.layers else None
-        readable = [*_READABLE, *_DEVICES, sys.prefix, sys.base_prefix, *_existing(orders.path)]
-        self._cells = [
-            Cells(plan, orders.base, self.layers, readable=readable, groups=groups, uids=uids)
-            for plan in orders.plans
-        ]
+        readable = [*_READABLE, *_DEVICES, sys.prefix, sys.base_prefix]
+        modules = _existing(orders.path)
+        self._cells = []
+        for plan in orders.plans:
+            own = modules if plan.command is None else list(plan.command.read)
+            if uids is not None and plan.command is not None:
+                _check_reach(plan.capability, own)
+            self._cells.append(
+                Cells(
+                    plan,
+                    orders.base,
+                    self.layers,
+                    readable=[*readable, *own],
+                    groups=groups,
+                    uids=uids,
+                )
+            )
         self._filters = [
             filter_for_child(alone=plan.grant.processes == 1, network=plan.network)
             if "seccomp" in self.layers
@@ -140,11 +162,12 @@ class Zygote:
         cell = self._cells[plan].take()
         ours, theirs = socket.socketpair()
         zygote = os.getpid()
+        agent = self._agents[plan]
         pid = os.fork()
         if pid == 0:
             live(
                 Birth(
-                    agent=self._agents[plan],
+                    start=self._starts[plan],
                     plan=self._plans[plan],
                     cell=cell,
                     layers=self.layers,
@@ -152,7 +175,7 @@ class Zygote:
                     mapped=self._mapped,
                     nothing=self._nothing,
                     zygote=zygote,
-                    loop=self._loop if self._agents[plan].is_async else None,
+                    loop=self._loop if agent is not None and agent.is_async else None,
                 ),
                 theirs,
             )
@@ -173,13 +196,15 @@ class Zygote:
         del self._by_pidfd[child.pidfd]
         cell = child.cell
         killed = os.WIFSIGNALED(status)
+        command = self._plans[child.plan].command is not None
         starved = killed and cell.group is not None and cell.group.ran_out()
+        resident_kb = 0 if command else self._resident_kb
         self._tell(
             {
                 "gone": number,
                 "status": status,
                 "cpu_s": used.ru_utime + used.ru_stime,
-                "peak_mb": max(0, used.ru_maxrss - self._resident_kb) / 1024,
+                "peak_mb": max(0, used.ru_maxrss - resident_kb) / 1024,
                 "starved": starved,
             }
         )
@@ -199,6 +224,48 @@ class Zygote:
             os.waitpid(child.pid, 0)
         for cells in self._cells:
             cells.remove()
+        self._lifespans.close()
+
+
+def _load(orders: Orders) -> dict[str, Agent[..., Any]]:
+    """The agents whose handlers run in children, by capability, with the instances of classes."""
+    wanted = {plan.capability for plan in orders.plans if plan.command is None}
+    if not wanted:
+        return {}
+    agents = {one.capability: one for one in load(orders.places) if one.capability in wanted}
+    for agent in agents.values():
+        _ = agent.handler  # instances are made here, once for all children
+    return agents
+
+
+def _enter(agents: list[Agent[..., Any]]) -> ExitStack:
+    """Enter what these agents need, once for all children. Raises `StartFailed`, `BadInput`."""
+    spans = spans_of(agents)
+    refuse_async(spans)
+    with ExitStack() as stack:
+        for span in spans:
+            try:
+                stack.enter_context(cast("AbstractContextManager[Any]", span.enter()))
+            except Exception as error:
+                raise StartFailed.of(span, error) from error
+        return stack.pop_all()
+
+
+def _check_reach(capability: str, paths: list[str]) -> None:
+    """Children get a user of their own, to whom folders may be closed that are open to this one."""
+    for path in dict.fromkeys([*paths, *map(os.path.realpath, paths)]):
+        place = path
+        needed = stat.S_IROTH
+        while True:
+            if not os.stat(place).st_mode & needed:
+                raise BadInput(
+                    f"{capability}.command",
+                    f"{path} cannot be reached by the user that a child gets: {place} is closed to "
+                    "others; chmod o+rx it, or keep the command in a folder that is open",
+                )
+            if place == "/":
+                break
+            place, needed = os.path.dirname(place), stat.S_IXOTH
 
 
 def _kill(pid: int) -> None:
@@ -234,6 +301,9 @@ def main(descriptor: int) -> int:
     except BadInput as error:
         control.send(json.dumps({"refused": str(error), "field": error.field}).encode())
         return 2
+    except StartFailed as error:
+        control.send(json.dumps({"failed": error.reason, "span": error.span}).encode())
+        return 1
     zygote.run()
     return 0
 
