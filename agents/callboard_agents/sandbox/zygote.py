@@ -73,6 +73,10 @@ class Zygote:
     def __init__(self, control: socket.socket, orders: Orders) -> None:
         self._control = control
         self._plans = orders.plans
+        self.layers = frozenset(layer for layer, reason in probe().items() if not reason)
+        if "uid" in self.layers:
+            for plan in orders.plans:
+                _check_reach(plan)
         agents = _load(orders)
         self._agents = [agents.get(plan.capability) for plan in orders.plans]
         self._starts = [
@@ -80,7 +84,6 @@ class Zygote:
             for agent, plan in zip(self._agents, orders.plans, strict=True)
         ]
         self._lifespans = _enter(list(agents.values()))
-        self.layers = frozenset(layer for layer, reason in probe().items() if not reason)
         if "disk" in self.layers:
             mount_private()
         if "namespaces" in self.layers:
@@ -92,8 +95,6 @@ class Zygote:
         self._cells = []
         for plan in orders.plans:
             own = modules if plan.command is None else list(plan.command.read)
-            if uids is not None and plan.command is not None:
-                _check_reach(plan.capability, own)
             self._cells.append(
                 Cells(
                     plan,
@@ -251,15 +252,16 @@ def _enter(agents: list[Agent[..., Any]]) -> ExitStack:
         return stack.pop_all()
 
 
-def _check_reach(capability: str, paths: list[str]) -> None:
+def _check_reach(plan: CellPlan) -> None:
     """Children get a user of their own, to whom folders may be closed that are open to this one."""
+    paths = () if plan.command is None else plan.command.read
     for path in dict.fromkeys([*paths, *map(os.path.realpath, paths)]):
         place = path
         needed = stat.S_IROTH
         while True:
             if not os.stat(place).st_mode & needed:
                 raise BadInput(
-                    f"{capability}.command",
+                    f"{plan.capability}.command",
                     f"{path} cannot be reached by the user that a child gets: {place} is closed to "
                     "others; chmod o+rx it, or keep the command in a folder that is open",
                 )
