@@ -7,6 +7,7 @@ own, before anything is done. The parent of what is spawned is the attempt, what
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable
 from typing import Annotated, Any, cast
@@ -53,6 +54,7 @@ class _Line(msgspec.Struct):
     text: Annotated[str, Meta(max_length=4096)]
 
 
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 _skim = msgspec.json.Decoder(Raw).decode
 _units = msgspec.json.Decoder(dict[Unit, Amount]).decode
 _wanted = msgspec.json.Decoder(_Wanted).decode
@@ -105,7 +107,7 @@ class ChildSide:
             if not self._cancelled:
                 self._progress(data)
         elif kind == "log":
-            _LOG.info("task %s: %s", self._parent.task, _line(data).text)
+            _LOG.info("task %s: %s", self._parent.task, _on_one_line(_line(data).text))
         else:
             raise BadInput(kind[:40], "is nothing that a handler tells")
 
@@ -162,3 +164,8 @@ class ChildSide:
         if len(used) > _MAX_UNITS:
             raise BadInput("used", f"{len(used)} units; at most {_MAX_UNITS}")
         self.used = used
+
+
+def _on_one_line(text: str) -> str:
+    """A line of a log has one author: nothing in it may begin another, or move a cursor."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)

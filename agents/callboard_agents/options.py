@@ -63,6 +63,9 @@ class HostOptions:
     """How far the work of tenants is kept apart."""
     metrics: Endpoint | None = None
     """Where its metrics are shown; None: nowhere."""
+    middleware: tuple[str, ...] = ()
+    """Around every attempt of a handler, the first outermost: `package.module:name`, or
+    `path/to/file.py:name`. The middleware of the agents' own modules comes after it."""
 
     def __post_init__(self) -> None:
         check_token(self.prefix, "prefix")
@@ -93,6 +96,6 @@ class HostOptions:
 
 
 def _written(value: object) -> str:
-    if isinstance(value, ChildLimits | Policy | Endpoint | None):
+    if isinstance(value, ChildLimits | Policy | Endpoint | tuple | None):
         return msgspec.json.encode(value).decode()
     return str(value)

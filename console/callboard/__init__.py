@@ -40,7 +40,20 @@ if TYPE_CHECKING:
         TaskAssignment,
         TaskRequirements,
     )
-    from callboard_agents import Agent, Child, Context, GiveUp, agent
+    from callboard_agents import (
+        Agent,
+        Call,
+        Child,
+        Context,
+        GiveUp,
+        Limits,
+        Middleware,
+        Next,
+        StartFailed,
+        agent,
+        command_agent,
+        lifespan,
+    )
     from callboard_broker.client import Board
     from callboard_broker.errors import (
         AuditBroken,
@@ -66,6 +79,7 @@ if TYPE_CHECKING:
     )
     from callboard_broker.handle import Handle, Update
     from callboard_broker.options import TaskOptions
+    from callboard_broker.submission import Submission, SubmitMiddleware, SubmitNext
     from callboard_broker.wire import Cron, Needs, Retry, Timeouts
     from callboard_broker.workflow import Condition, Selection, StepOptions, Workflow
     from callboard_config import SettingsError
@@ -80,6 +94,7 @@ __all__ = [
     "BadInput",
     "Board",
     "BoardUnreachable",
+    "Call",
     "CallboardError",
     "Child",
     "CommandRefused",
@@ -90,7 +105,10 @@ __all__ = [
     "ErrorHandlingConfig",
     "GiveUp",
     "Handle",
+    "Limits",
+    "Middleware",
     "Needs",
+    "Next",
     "Overloaded",
     "ParallelExecutionAPI",
     "ParallelExecutionConfig",
@@ -108,10 +126,14 @@ __all__ = [
     "Selection",
     "ServerFailed",
     "SettingsError",
+    "StartFailed",
     "StepOptions",
     "StoreLocked",
     "StreamDrift",
     "StreamMissing",
+    "Submission",
+    "SubmitMiddleware",
+    "SubmitNext",
     "TaskAssignment",
     "TaskCancelled",
     "TaskError",
@@ -127,7 +149,9 @@ __all__ = [
     "WriteRefused",
     "WriteUnresolved",
     "agent",
+    "command_agent",
     "connect",
+    "lifespan",
 ]
 
 _ERRORS = "callboard_broker.errors"
@@ -140,6 +164,7 @@ _ELSEWHERE = MappingProxyType(
         "AgentRoutingAPI": _PARALLEL,
         "AgentSelection": _PARALLEL,
         "Board": "callboard_broker.client",
+        "Call": "callboard_agents.middleware",
         "Child": "callboard_agents.spawning",
         "Condition": "callboard_broker.workflow",
         "Context": "callboard_agents.context",
@@ -147,7 +172,10 @@ _ELSEWHERE = MappingProxyType(
         "ErrorHandlingConfig": _PARALLEL,
         "GiveUp": "callboard_agents.failures",
         "Handle": "callboard_broker.handle",
+        "Limits": "callboard_agents.limits",
+        "Middleware": "callboard_agents.middleware",
         "Needs": "callboard_broker.wire",
+        "Next": "callboard_agents.middleware",
         "ParallelExecutionAPI": _PARALLEL,
         "ParallelExecutionConfig": _PARALLEL,
         "ParallelExecutionEngine": _PARALLEL,
@@ -162,7 +190,11 @@ _ELSEWHERE = MappingProxyType(
         "Retry": "callboard_broker.wire",
         "Selection": "callboard_broker.workflow",
         "SettingsError": "callboard_config",
+        "StartFailed": "callboard_agents.lifespans",
         "StepOptions": "callboard_broker.workflow",
+        "Submission": "callboard_broker.submission",
+        "SubmitMiddleware": "callboard_broker.submission",
+        "SubmitNext": "callboard_broker.submission",
         "TaskAssignment": _PARALLEL,
         "TaskOptions": "callboard_broker.options",
         "TaskRequirements": _PARALLEL,
@@ -170,7 +202,9 @@ _ELSEWHERE = MappingProxyType(
         "Update": "callboard_broker.handle",
         "Workflow": "callboard_broker.workflow",
         "agent": "callboard_agents.agent",
+        "command_agent": "callboard_agents.command_agents",
         "connect": "callboard.connecting",
+        "lifespan": "callboard_agents.lifespans",
     }
 )
 """Where a name lives that is no error."""
