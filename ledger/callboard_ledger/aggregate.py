@@ -16,6 +16,7 @@ from callboard_broker.graph import UNDO
 from callboard_broker.record import Record
 from callboard_broker.rule import (
     Life,
+    apply_checkpoint,
     apply_dispatch,
     apply_lost,
     apply_outcome,
@@ -26,6 +27,7 @@ from callboard_broker.subjects import SHARDS, Subjects
 from callboard_broker.wire import (
     Answered,
     Budget,
+    Checkpoint,
     Command,
     Dispatch,
     Entered,
@@ -93,6 +95,7 @@ class Aggregator:
             "post": self._post,
             "dispatch": self._dispatch,
             "outcome": self._outcome,
+            "checkpoint": self._checkpoint,
             "lost": self._lost,
             "retrying": self._retrying,
             "settled": self._settled,
@@ -298,6 +301,18 @@ class Aggregator:
         if not task.dirty:
             task.dirty = True
             book.dirty.append(task)
+        return True
+
+    def _checkpoint(self, _record: Record, reading: Reading) -> bool:
+        event = reading.event
+        if not isinstance(event, Checkpoint):
+            return False
+        task = self._book.tasks.get(event.task)
+        if task is None or task.tenant != reading.address.tenant:
+            return False
+        if not apply_checkpoint(task, event):
+            return False
+        self._book.touch(task)
         return True
 
     def _lost(self, record: Record, reading: Reading) -> bool:
