@@ -47,7 +47,7 @@ from callboard_broker.wire import (
     Skipped,
 )
 
-__all__ = ["Handle", "Update"]
+__all__ = ["Chunk", "Handle", "Update"]
 
 _ERRORS: dict[str, type[TaskError]] = {
     "failed": TaskFailed,
@@ -56,12 +56,25 @@ _ERRORS: dict[str, type[TaskError]] = {
 }
 
 
+class Chunk(msgspec.Struct, frozen=True):
+    """A part of the result of `task`, given before its end by `ctx.output`.
+
+    number: from 1 in each attempt; one that is left out was not heard, and with a higher attempt
+    everything begins anew.
+    """
+
+    task: str
+    attempt: int
+    number: int
+    value: Any
+
+
 class Update(msgspec.Struct, frozen=True, omit_defaults=True):
     """Something happened to `task`: the handle's own, or a step `<id>.<step>.<index>` of it.
 
     progress: what a handler told of how far it is. items: how many elements a fan-out has.
     retry_at: when it is tried again at the earliest, Unix milliseconds. skipped: why it will not
-    run: the condition of its step does not hold.
+    run: the condition of its step does not hold. chunk: a part of the result.
     """
 
     task: str
@@ -72,6 +85,7 @@ class Update(msgspec.Struct, frozen=True, omit_defaults=True):
     error: Failure | None = None
     retry_at: int | None = None
     skipped: str | None = None
+    chunk: Chunk | None = None
 
 
 class _Board(Protocol):
@@ -167,6 +181,16 @@ class Handle:
         finally:
             self._listeners.remove(queue)
 
+    async def output(self) -> AsyncIterator[Chunk]:
+        """Follow the parts of the result that the handler gives with `ctx.output`, to the end.
+
+        Of a workflow, those of all its steps. They are not stored: one sees what is given from
+        now on and arrives. `result` is complete without them.
+        """
+        async for update in self:
+            if update.chunk is not None:
+                yield update.chunk
+
     # -- what the board hears for it
 
     def told(self, event: Event) -> None:
@@ -190,7 +214,9 @@ class Handle:
 
     def _concerns(self, event: Event) -> bool:
         """Whether it is of this step, or of a workflow that this step is."""
-        task: str = getattr(event, "task", "")
+        return self._is_mine(getattr(event, "task", ""))
+
+    def _is_mine(self, task: str) -> bool:
         return task == self.id or task.startswith(f"{self.id}.")
 
     def _outcome(self, event: Outcome) -> None:
@@ -230,6 +256,11 @@ class Handle:
             if task == self.id and state is not None:
                 self._state = state
             self._tell(Update(task, state, progress, host=host))
+
+    def given(self, chunk: Chunk) -> None:
+        """A part of the result, unstored."""
+        if not self.done and (not self._is_part or self._is_mine(chunk.task)):
+            self._tell(Update(chunk.task, chunk=chunk))
 
     def learnt(self, state: TaskState, host: str | None = None) -> None:
         """What the ledger knew of it: it has not ended."""

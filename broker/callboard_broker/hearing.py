@@ -17,7 +17,7 @@ import msgspec
 from callboard_broker.commanding import Asked
 from callboard_broker.connection import Connection, NoResponder
 from callboard_broker.errors import BadInput, BoardUnreachable, Overloaded
-from callboard_broker.handle import Handle
+from callboard_broker.handle import Chunk, Handle
 from callboard_broker.link import header
 from callboard_broker.rule import TERMINAL, TaskState
 from callboard_broker.subjects import Subjects
@@ -52,6 +52,8 @@ class _News(msgspec.Struct):
     state: TaskState | None = None
     progress: Any = None
     host: str | None = None
+    number: int = 0
+    output: Any = None
 
 
 _view = msgspec.json.Decoder(View)
@@ -227,7 +229,14 @@ class Hearing:
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             _log.debug("news that cannot be read: %s", error)
             return
-        for handle in self._handles.get(_root(news.task), ()):
+        handles = self._handles.get(_root(news.task), ())
+        if news.number:
+            chunk = Chunk(news.task, news.attempt, news.number, news.output)
+            for handle in handles:
+                if isinstance(handle, Handle):
+                    handle.given(chunk)
+            return
+        for handle in handles:
             handle.news(news.task, news.state, news.progress, news.host)
 
     def _start_learning(self, handle: Handle | Asked) -> None:

@@ -36,7 +36,7 @@ __all__ = [
     "task_row",
 ]
 
-SCHEMA = 3
+SCHEMA = 4
 """A database of another one is built anew from the journal."""
 
 TABLES = {

@@ -143,7 +143,8 @@ class Zygote:
                     plan=self._plans[plan],
                     cell=cell,
                     calls=self._filters[plan],
-                    loop=self._loop if agent.is_async else None,
+                    # A plain function that takes a context needs one for `ctx.wait`.
+                    loop=self._loop if agent.is_async or agent.takes_context else None,
                     line=theirs,
                     mapped=self._mapped,
                     nothing=self._nothing,
