@@ -97,7 +97,10 @@ class _Board(Protocol):
 
 
 class Handle:
-    """One posted task or workflow. id: as the ledger and the command know it."""
+    """One posted task or workflow. id: as the ledger and the command know it.
+
+    keeps: what is told now is for the first who follows, because nobody can follow yet.
+    """
 
     def __init__(self, board: _Board, task: str, tenant: str, shard: int) -> None:
         self.id = task
@@ -112,6 +115,8 @@ class Handle:
         self._blob: BlobRef | None = None
         self._done = asyncio.Event()
         self._listeners: list[asyncio.Queue[Update | None]] = []
+        self.keeps = False
+        self._kept: list[Update] = []
 
     def __repr__(self) -> str:
         return f"<Handle {self.id} of {self.tenant}: {self._state}>"
@@ -173,6 +178,9 @@ class Handle:
             if not self.done:
                 await self._board.follow(self)
             yield Update(self.id, self._state, error=self.error)
+            kept, self._kept = self._kept, []
+            for early in kept:
+                yield early
             while not (self.done and queue.empty()):
                 update = await queue.get()
                 if update is None:
@@ -288,6 +296,8 @@ class Handle:
             queue.put_nowait(None)
 
     def _tell(self, update: Update) -> None:
+        if self.keeps:
+            self._kept.append(update)
         for queue in self._listeners:
             queue.put_nowait(update)
 

@@ -152,6 +152,7 @@ async def test_parts_of_a_result_and_blobs_travel(
 ) -> None:
     async with reached(*running) as board:
         words = [f"word {number}" for number in range(300)]
+        await board.listen()
         handle = await board.submit(f"speak.{way}", words)
         chunks = [chunk async for chunk in handle.output()]
         assert [chunk.value for chunk in chunks] == words

@@ -135,6 +135,8 @@ def submit(  # noqa: PLR0913  each is an option of the command
         screen = Screen(json=json)
         async with reach(nats, prefix, name="callboard submit", tenant=tenant) as board:
             await say_if_nobody_offers(board, {capability}, screen)
+            if wait:
+                await board.listen()
             handle = await board.submit(
                 capability, value, priority=priority, key=key, timeout=timeout, **options
             )
