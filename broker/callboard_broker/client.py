@@ -216,7 +216,7 @@ class Board(Commanding):
         """Hear from now on what hosts say of this client's posts without storing it.
 
         A handle does so when it is followed. Call this before a `submit` whose handler may speak
-        (`ctx.output`, `ctx.progress`) before one could follow. Raises `BoardUnreachable`.
+        (`ctx.output`, `ctx.progress`) before one could follow, and follow the handle at once.
         """
         await self._hearing.follow_shard(tenant or self.options.tenant, self._shard)
 

@@ -57,6 +57,14 @@ def three_parts(_shard: int) -> list[bytes]:
     return [*map(encode, (*parts, progress, other)), b"no json"]
 
 
+def be_late(turns: int, until: threading.Event) -> None:
+    """After so many turns, read nothing from any socket before that has happened."""
+    if turns:
+        asyncio.get_running_loop().call_soon(be_late, turns - 1, until)
+    else:
+        assert until.wait(10)
+
+
 async def test_what_is_said_before_the_acknowledgement_is_read_is_heard(nats: NatsServer):
     async with scripted(nats) as journal, connect(nats.url, prefix=nats.prefix) as board:
         host = Host(nats, three_parts)
@@ -64,15 +72,13 @@ async def test_what_is_said_before_the_acknowledgement_is_read_is_heard(nats: Na
         await asyncio.to_thread(host.ready.wait, 10)
         await board.listen()
         assert (await board.submit("warm.up")).id == "1"
-        posting = asyncio.create_task(board.submit("speak"))
-        for _ in range(3):
-            await asyncio.sleep(0)  # it is sent; the answer takes longer than a turn of the loop
-        assert host.spoken.wait(10)  # nothing is read here meanwhile, as in a process that is late
-        handle = await posting
+        be_late(3, host.spoken)  # the post is sent by then, and its acknowledgement not yet read
+        handle = await board.submit("speak")
         assert handle.id == "2"
         done = Outcome("2", 1, "s", "h", 0, 1, msgspec.Raw(b'"all"'))
-        await journal.write("default", "outcome", handle.shard, done)
+        ending = asyncio.create_task(journal.write("default", "outcome", handle.shard, done))
         seen = [update async for update in handle]
+        await ending
         found = [update.chunk for update in seen if update.chunk is not None]
         assert [update.progress for update in seen if update.progress is not None] == [0.5]
         assert [(chunk.number, chunk.value) for chunk in found] == [(1, "a"), (2, None), (3, [3])]
