@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +30,14 @@ class Stamp(Middleware):
     async def attempt(self, call: Call, following: Next) -> Any:
         """Around the handler, in its own process."""
         result = await following(call.with_payload({"n": call.payload["n"] + 1}))
-        return {**result, "chain": os.getpid(), "attempt": call.attempt, "task": call.task}
+        waited = await call.wait(asyncio.sleep(0, "waited"))
+        return {
+            **result,
+            waited: True,
+            "chain": os.getpid(),
+            "attempt": call.attempt,
+            "task": call.task,
+        }
 
 
 middleware = [Stamp()]

@@ -34,7 +34,7 @@ async def where(_payload: object) -> int:
 @agent("iso.talk", isolation="process")
 async def talk(payload: dict[str, Any], ctx: Context) -> Any:
     ctx.progress({"at": 1})
-    ctx.use(tokens=7)
+    ctx.settle(tokens=7)
     child = await ctx.spawn("iso.sum", payload["sum"])
     return await child.result()
 

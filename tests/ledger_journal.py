@@ -12,6 +12,7 @@ from callboard_broker.subjects import Subjects
 from callboard_broker.wire import (
     Answered,
     Budget,
+    Checkpoint,
     Command,
     Cron,
     Dispatch,
@@ -119,6 +120,13 @@ class Scribe:
         )
         return self.write(SUBJECTS.run(tenant, "outcome", 7), outcome)
 
+    def checkpoint(
+        self, task: str, attempt: int = 1, number: int = 1, *, tenant: str = "acme", **more: Any
+    ) -> int:
+        secret = more.get("secret", f"s{attempt}")
+        event = Checkpoint(task, attempt, secret, "host-1", number, msgspec.Raw(b'{"at":1}'))
+        return self.write(SUBJECTS.run(tenant, "checkpoint", 7), event)
+
     def lost(
         self,
         task: str,
@@ -223,20 +231,23 @@ def nested() -> list[Step]:
     ]
 
 
-def random_journal(seed: int, length: int, *, resume: bool = True) -> list[Record]:
+def random_journal(
+    seed: int, length: int, *, resume: bool = True, checkpoints: bool = False
+) -> list[Record]:
     """About `length` events: many of them as they should be, the others somehow wrong.
 
-    resume: whether workflows are resumed, too.
+    resume: whether workflows are resumed, too. checkpoints: whether attempts leave some.
     """
-    return _Story(seed, resume=resume).tell(length)
+    return _Story(seed, resume=resume, checkpoints=checkpoints).tell(length)
 
 
 class _Story:
     """Writes at random, with a preference for what was begun lately."""
 
-    def __init__(self, seed: int, *, resume: bool) -> None:
+    def __init__(self, seed: int, *, resume: bool, checkpoints: bool) -> None:
         self.rng = random.Random(seed)
         self.resume = resume
+        self.checkpoints = checkpoints
         self.scribe = Scribe()
         self.ids: list[tuple[str, str]] = [("acme", "999999")]
         self.flows: list[tuple[str, str]] = []
@@ -248,6 +259,8 @@ class _Story:
     def tell(self, length: int) -> list[Record]:
         self.scribe.begin_epoch()
         while len(self.scribe.records) < length:
+            if self.checkpoints and self.rng.random() < 0.3:
+                self._checkpoint()
             if self.rng.random() < 0.5:
                 self._go_on()
             else:
@@ -283,6 +296,15 @@ class _Story:
             self.commands.append((owner, command))
             state = "waiting"
         self.lives[task] = (owner, state)
+
+    def _checkpoint(self) -> None:
+        """Of an attempt that may run; or it is a repeat, a forgery, or another tenant's."""
+        rng = self.rng
+        owner, task = rng.choice(self.ids[-15:])
+        attempt = self.attempts.get(task, 1)
+        secret = "forged" if rng.random() < 0.1 else f"s{attempt}"
+        tenant = owner if rng.random() < 0.9 else rng.choice(_TENANTS)
+        self.scribe.checkpoint(task, attempt, rng.randrange(1, 6), tenant=tenant, secret=secret)
 
     def _event(self, kind: int) -> None:
         """Anything, about anything."""

@@ -117,12 +117,13 @@ class NaiveFold:
             "capability": capability,
             "parent": None,
             "used": 0.0,
+            "checkpoints": 0,
         }
 
     # -- what the router and the hosts say
 
     def _event(self, kind: str, tenant: str, seq: int, body: dict[str, Any]) -> None:
-        if kind != "outcome" and body.get("epoch") != self.epoch:
+        if kind not in ("outcome", "checkpoint") and body.get("epoch") != self.epoch:
             return
         name = body.get("task", "")
         if kind == "answered":
@@ -218,11 +219,16 @@ class NaiveFold:
             if not waits or task["failed"] or body["attempt"] != task["attempt"] + 1:
                 return False
             task |= {"state": "running", "attempt": body["attempt"], "secret": body["secret"]}
-            task |= {"dispatch_seq": seq, "host": body.get("host")}
+            task |= {"dispatch_seq": seq, "host": body.get("host"), "checkpoints": 0}
             if body["attempt"] == 1 and ".undo." in body["task"]:
                 task["capability"] = "review.python"
         elif kind == "outcome":
             return self._outcome(seq, task, body, current=current)
+        elif kind == "checkpoint":
+            known = current and body["secret"] == task["secret"]
+            if not known or body["number"] <= task["checkpoints"]:
+                return False
+            task["checkpoints"] = body["number"]
         elif kind == "lost":
             if not current:
                 return False

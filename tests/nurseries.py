@@ -36,6 +36,9 @@ class ScriptedChild(Child):
         self.answers[number] = answer
         self.answered.set()
 
+    async def taken(self) -> None:
+        """Take everything at once."""
+
     def cancel(self) -> None:
         """Take no notice but a note."""
         self.cancelled = True

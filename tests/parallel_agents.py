@@ -17,7 +17,7 @@ async def listing(payload: dict[str, Any]) -> dict[str, Any]:
 @agent("work", version="2.1", slots=20)
 async def work(payload: dict[str, Any], ctx: Context) -> dict[str, Any]:
     """Take a moment, and tokens; fail if told to."""
-    ctx.use(tokens=10)
+    ctx.settle(tokens=10)
     if payload.get("fail"):
         raise ValueError(f"told to fail: {payload['fail']}")
     await asyncio.sleep(payload.get("seconds", 0))

@@ -15,19 +15,20 @@ from typing import Annotated, Any, cast
 import msgspec
 from msgspec import Meta, Raw
 
+from callboard_agents.blobs import Asker
 from callboard_agents.spawn import Spawn, Spawner
 from callboard_agents.spawning import Child
 from callboard_broker.bounds import check_document, check_size
 from callboard_broker.encoding import encode_payload
-from callboard_broker.errors import BadInput
+from callboard_broker.errors import BadInput, TooLarge
 from callboard_broker.options import TaskOptions
-from callboard_broker.posts import Amount, Parent, Unit
+from callboard_broker.posts import Amount, BlobRef, Parent, Unit
 
 __all__ = ["ChildSide"]
 
 _MAX_TOLD = 64 * 1024
+_MAX_CHECKPOINT = 16 * 1024 * 1024
 _MAX_UNITS = 16
-
 _MAX_CHILDREN = 10_000
 _LOG = logging.getLogger("callboard.agent")
 
@@ -59,35 +60,48 @@ _skim = msgspec.json.Decoder(Raw).decode
 _units = msgspec.json.Decoder(dict[Unit, Amount]).decode
 _wanted = msgspec.json.Decoder(_Wanted).decode
 _named = msgspec.json.Decoder(_Named).decode
+_ref = msgspec.json.Decoder(BlobRef).decode
 _line = msgspec.json.Decoder(_Line).decode
 
 
 class ChildSide:
-    """The host's side of an attempt whose handler is elsewhere. progress: sends it on. spawn:
-    posts a child of `parent`, which is this attempt.
+    """The host's side of an attempt whose handler is elsewhere. tell, ask: what the host does with
+    what was found to be right. spawn: posts a child of `parent`, which is this attempt.
+    most_bytes: of a blob that it may read.
 
     heard_at: when it last gave a sign of life, of `time.monotonic()`. used: by unit, so far.
     """
 
     __slots__ = (
+        "_ask",
         "_cancelled",
         "_children",
+        "_most_bytes",
         "_parent",
-        "_progress",
         "_spawn",
+        "_tell",
         "_tenant",
         "heard_at",
         "used",
     )
 
     def __init__(
-        self, parent: Parent, tenant: str, *, progress: Callable[[bytes], None], spawn: Spawner
+        self,
+        parent: Parent,
+        tenant: str,
+        *,
+        tell: Callable[[str, bytes], None],
+        ask: Asker,
+        spawn: Spawner,
+        most_bytes: int,
     ) -> None:
         self.heard_at = 0.0
         self.used: dict[str, float] = {}
         self._parent = parent
         self._tenant = tenant
-        self._progress = progress
+        self._tell = tell
+        self._ask = ask
+        self._most_bytes = most_bytes
         self._spawn = spawn
         self._children: dict[str, Child] = {}
         self._cancelled = False
@@ -99,13 +113,11 @@ class ChildSide:
             self.heard_at = time.monotonic()
         elif kind == "used":
             self._count(_units(data))
-        elif kind == "progress":
-            check_document(data, field="progress")
-            data.decode()
-            _skim(data)
+        elif kind in ("progress", "output"):
+            _check_json(data, kind)
             self.heard_at = time.monotonic()
             if not self._cancelled:
-                self._progress(data)
+                self._tell(kind, data)
         elif kind == "log":
             _LOG.info("task %s: %s", self._parent.task, _on_one_line(_line(data).text))
         else:
@@ -114,14 +126,21 @@ class ChildSide:
     async def ask(self, kind: str, data: bytes) -> bytes:
         """Do what is wanted, and return the answer.
 
-        Raises `BadInput` for what no handler asks, and what `Context.spawn` and `Child` raise.
+        Raises `BadInput` for what no handler asks, and what `Context.spawn`, `Context.checkpoint`,
+        `Context.blob` and `Child` raise.
         """
+        if kind == "blob_put":
+            return await self._ask(kind, data)
         try:
+            if kind == "checkpoint":
+                return await self._checkpoint(data)
             check_document(data, field=kind[:40])
             if kind == "spawn":
                 return await self._post(_wanted(data))
             if kind == "child_result":
                 return encode_payload(await self._child(_named(data)).result(), field="result")
+            if kind == "blob_get":
+                return await self._read_blob(data)
             if kind == "child_cancel":
                 named = _named(data)
                 await self._child(named).cancel(named.reason)
@@ -129,6 +148,20 @@ class ChildSide:
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise BadInput(kind[:40], str(error)[:300]) from error
         raise BadInput(kind[:40], "is nothing that a host does for a handler")
+
+    async def _checkpoint(self, data: bytes) -> bytes:
+        check_size(data, _MAX_CHECKPOINT, "checkpoint")
+        _check_json(data, "checkpoint")
+        self.heard_at = time.monotonic()
+        answer = await self._ask("checkpoint", data)
+        self.heard_at = time.monotonic()
+        return answer
+
+    async def _read_blob(self, data: bytes) -> bytes:
+        size = _ref(data).size
+        if size > self._most_bytes:
+            raise TooLarge("blob", f"{size:,} bytes; {self._most_bytes:,} are granted")
+        return await self._ask("blob_get", data)
 
     async def _post(self, wanted: _Wanted) -> bytes:
         if len(self._children) >= _MAX_CHILDREN:
@@ -169,3 +202,9 @@ class ChildSide:
 def _on_one_line(text: str) -> str:
     """A line of a log has one author: nothing in it may begin another, or move a cursor."""
     return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def _check_json(data: bytes, field: str) -> None:
+    check_document(data, field=field)
+    data.decode()
+    _skim(data)

@@ -1,8 +1,8 @@
 """What a handler may know, say and ask for while it runs.
 
-Everything here works from a coroutine of the host's loop as well as from a plain function in one
-of its threads; a plain function awaits by `ctx.wait`. Nothing that is told here is stored: a
-progress that nobody hears is gone.
+Everything here works from a coroutine, from a plain function in a thread and from a child process
+alike; a plain function awaits by `ctx.wait`. What is told (progress, output) is not stored: nobody
+who does not listen hears it. Blobs and checkpoints are stored when the call returns.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
+from msgspec import Raw, json
+
+from callboard_agents.blobs import Asker, ContextBlobs
 from callboard_agents.spawn import Spawn, Spawner
 from callboard_broker.bounds import check_size
 from callboard_broker.encoding import encode_payload
@@ -30,14 +33,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Context", "HostSide", "Told"]
 
-_MAX_PROGRESS = 64 * 1024
+_MAX_TOLD = 64 * 1024
+_MAX_CHECKPOINT = 16 * 1024 * 1024
 _MAX_UNITS = 16  # of an outcome, as are the bounds of a unit's name and amount
 _MAX_AMOUNT = 1e15
 _UNIT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _LOG = logging.getLogger("callboard.agent")
 
 _NOTHING: dict[str, float] = {}
-_using = threading.Lock()  # one for all: a handler may count in threads of its own
+_settling = threading.Lock()  # one for all: a handler may count in threads of its own
 
 T = TypeVar("T")
 
@@ -46,8 +50,14 @@ Submit = Callable[
 ]
 
 
-def _nobody(_progress: bytes) -> None:
+def _nobody(_kind: str, _value: bytes) -> None:
     """The listener of a context that was made by hand, for a test."""
+
+
+async def _nobody_does(kind: str, _data: bytes) -> bytes:
+    if kind == "checkpoint":  # there is no second attempt
+        return b"null"
+    raise RuntimeError(f"no host runs this attempt, so that nobody does a {kind} for it")
 
 
 async def _nobody_spawns(spawn: Spawn) -> Child:
@@ -56,7 +66,7 @@ async def _nobody_spawns(spawn: Spawn) -> Child:
 
 @dataclass(frozen=True, slots=True)
 class Told(Awaitable[None]):
-    """A progress that is on its way; awaiting it waits while the connection is congested."""
+    """What was told is on its way; awaiting it waits while the connection is congested."""
 
     room: Callable[[], Awaitable[None]] | None = None
 
@@ -91,9 +101,11 @@ class Context:
     """
 
     __slots__ = (
+        "_ask",
         "_cancelled",
         "_host",
         "_log",
+        "_restored",
         "_secret",
         "_spawned",
         "_tell",
@@ -116,7 +128,9 @@ class Context:
         capability: str = "test",
         deadline: float = float("inf"),
         secret: str = "",
-        tell: Callable[[bytes], None] = _nobody,
+        tell: Callable[[str, bytes], None] = _nobody,
+        ask: Asker = _nobody_does,
+        restored: bytes | Raw | None = None,
         host: HostSide = _BY_HAND,
     ) -> None:
         self.task = task
@@ -127,6 +141,8 @@ class Context:
         self.heard_at = 0.0
         self._secret = secret
         self._tell = tell
+        self._ask = ask
+        self._restored = restored
         self._host = host
         self._cancelled = False
         self._spawned = 0
@@ -168,7 +184,7 @@ class Context:
 
     @property
     def used(self) -> dict[str, float]:
-        """What `use` was told so far, by unit; not to be changed."""
+        """What `settle` was told so far, by unit; not to be changed."""
         return self._used or _NOTHING
 
     def progress(self, value: object) -> Told:
@@ -178,12 +194,56 @@ class Context:
         while the connection is congested, which a plain function cannot. Raises `BadInput` if the
         value cannot be encoded or takes more than 64 KiB.
         """
-        data = encode_payload(value, field="progress")
-        check_size(data, _MAX_PROGRESS, "progress")
+        return self._say("progress", value)
+
+    def output(self, chunk: object) -> Told:
+        """Give whoever follows the task a part of the result before its end. Any value of JSON.
+
+        As `progress`, it is sent at once and not stored: what nobody hears is gone, and the result
+        must be complete without it. Chunks are numbered from 1 in each attempt, so that a reader
+        (`Handle.output`) notices a gap, and that a second attempt begins anew. A host whose
+        connection is congested leaves chunks out; `await ctx.output(...)` waits instead.
+        Raises `BadInput` if the chunk cannot be encoded or takes more than 64 KiB.
+        """
+        return self._say("output", chunk)
+
+    def _say(self, kind: str, value: object) -> Told:
+        data = encode_payload(value, field=kind)
+        check_size(data, _MAX_TOLD, kind)
         self.heard_at = self._host.now()
         if not self._cancelled:
-            self._tell(data)
+            self._tell(kind, data)
         return Told(self._host.room)
+
+    @property
+    def blob(self) -> ContextBlobs:
+        """The board's blob store: `ref = await ctx.blob.put(data)`, `await ctx.blob.get(ref)`."""
+        return ContextBlobs(self._ask)
+
+    @property
+    def restored(self) -> Any:
+        """The state of the last checkpoint that earlier attempts of this task have stored.
+
+        None if there is none; a redriven or resumed task begins without. A fresh copy each time.
+        """
+        return None if self._restored is None else json.decode(self._restored)
+
+    def checkpoint(self, state: object) -> Coroutine[Any, Any, None]:
+        """Store what the next attempt shall begin with, should this one not come to its end.
+
+        Await it: it returns when the state is stored. `ctx.restored` of the next attempt, after a
+        loss as after an error, is the last one that was stored while the attempt was valid. It is
+        a sign of life. state: what JSON can hold, up to 16 MiB; 10,000 in an attempt. Raises
+        `BadInput` (`TooLarge`), and `LeaseEnded` where the attempt is void already.
+        """
+        data = encode_payload(state, field="checkpoint")
+        check_size(data, _MAX_CHECKPOINT, "checkpoint")
+        return self._checkpoint(data)
+
+    async def _checkpoint(self, data: bytes) -> None:
+        self.heard_at = self._host.now()
+        await self._ask("checkpoint", data)
+        self.heard_at = self._host.now()
 
     def heartbeat(self) -> None:
         """Say that the handler is alive.
@@ -192,20 +252,20 @@ class Context:
         """
         self.heard_at = self._host.now()
 
-    def use(self, **units: float) -> None:
-        """Count what this attempt has used of budgets' units: `ctx.use(tokens=1500)`.
+    def settle(self, **units: float) -> None:
+        """Count what this attempt has used of budgets' units: `ctx.settle(tokens=1500, cost=0.02)`.
 
         Calls add up, and count also if the attempt fails. Of a unit that is never named here,
         what the task had reserved stays charged. Raises `BadInput` that names the unit.
         """
         for unit, amount in units.items():
-            _check_use(unit, amount)
-        with _using:
+            _check_amount(unit, amount)
+        with _settling:
             used = dict(self._used or ())
             for unit, amount in units.items():
                 used[unit] = min(used.get(unit, 0.0) + amount, _MAX_AMOUNT)
             if len(used) > _MAX_UNITS:
-                raise BadInput("use", f"{len(used)} units; at most {_MAX_UNITS}")
+                raise BadInput("settle", f"{len(used)} units; at most {_MAX_UNITS}")
             self._used = used
 
     def spawn(
@@ -274,10 +334,10 @@ class Context:
             future.cancel()
 
 
-def _check_use(unit: str, amount: object) -> None:
+def _check_amount(unit: str, amount: object) -> None:
     if not _UNIT.fullmatch(unit):
-        raise BadInput("use", f"{unit[:80]!r} is not a unit: use 1-63 of a-z 0-9 _ -")
+        raise BadInput("settle", f"{unit[:80]!r} is not a unit: use 1-63 of a-z 0-9 _ -")
     if isinstance(amount, bool) or not isinstance(amount, int | float):
-        raise BadInput(f"use.{unit}", f"{amount!r:.80} is not a number")
+        raise BadInput(f"settle.{unit}", f"{amount!r:.80} is not a number")
     if not (math.isfinite(amount) and 0 <= amount <= _MAX_AMOUNT):
-        raise BadInput(f"use.{unit}", f"{amount!r:.80} is not between 0 and {_MAX_AMOUNT:g}")
+        raise BadInput(f"settle.{unit}", f"{amount!r:.80} is not between 0 and {_MAX_AMOUNT:g}")

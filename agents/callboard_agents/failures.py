@@ -84,7 +84,8 @@ def heartbeat_missed(seconds: float) -> Failure:
     """Return the failure of a handler that gave no sign of life for its heartbeat timeout."""
     return Failure(
         type="HeartbeatMissed",
-        message=f"no ctx.heartbeat() and no ctx.progress() for more than {seconds:g} s",
+        message=f"for more than {seconds:g} s no sign of life: "
+        "no ctx.heartbeat(), ctx.progress(), ctx.output() or ctx.checkpoint()",
     )
 
 

@@ -20,6 +20,7 @@ from callboard_agents.agent import Agent
 from callboard_agents.attempts import Attempts, Life
 from callboard_agents.beats import Beats, Said
 from callboard_agents.cell_plans import cell_plans, runs_in_children
+from callboard_agents.checkpoints import Checkpoints
 from callboard_agents.clock import lease_now
 from callboard_agents.context import HostSide
 from callboard_agents.intake import Intake
@@ -36,6 +37,7 @@ from callboard_agents.reports import Reports
 from callboard_agents.resources import Resources
 from callboard_agents.running import Running
 from callboard_agents.spawning import Children
+from callboard_agents.stagehand import Stagehand
 from callboard_agents.stop_requests import listen_for_stops
 from callboard_broker.connection import Connection, open_link
 from callboard_broker.endpoint import Endpoint
@@ -164,15 +166,16 @@ class Host:
         self._outcomes = outcomes = Outcomes(publisher, self.attempts)
         payloads = Payloads(connection, Topology(subjects))
         reports = Reports(connection, subjects, outcomes, payloads, options)
+        checkpoints = Checkpoints(publisher, payloads, self.attempts, options)
         self._running = running = Running(
-            payloads,
+            Stagehand(reports.news, payloads, checkpoints),
             reports,
             group,
             inline=HostSide(room=connection.drained, spawn=children.spawn),
             threaded=HostSide(spawn=children.spawn, loop=asyncio.get_running_loop()),
         )
         if self._nursery is not None:
-            running.isolate(self._nursery, options.policy)
+            running.isolate(self._nursery, options.policy, self._plans)
         intake = Intake(connection, options, self.attempts, running, group)
         lanes = {lane.agent.capability: lane for lane in self._lanes}
         await listen_for_stops(connection, subjects, options.pool, running)

@@ -100,10 +100,7 @@ class Call:
             time.sleep(min(left, _STEP_SECONDS))  # noqa: ASYNC251  in the thread of a plain function
 
     async def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Await anything else, also around a plain function in a thread, as `Context.wait` does.
-
-        Raises `RuntimeError` around a plain function in a child process, which has no loop.
-        """
+        """Await anything else, also around a plain function, as `Context.wait` does."""
         return await coroutine if self._is_async else self.context.wait(coroutine)
 
 

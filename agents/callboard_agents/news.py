@@ -1,4 +1,5 @@
-"""What a host tells a poster without storing it: that a handler has begun, and how far it is."""
+"""What a host tells a poster without storing it: that a handler has begun, how far it is, and parts
+of its result."""
 
 from __future__ import annotations
 
@@ -25,6 +26,13 @@ class _ProgressNews(msgspec.Struct):
     progress: Raw
 
 
+class _OutputNews(msgspec.Struct):
+    task: str
+    attempt: int
+    number: int
+    output: Raw
+
+
 class News:
     """The news of one host; sent from its loop."""
 
@@ -42,3 +50,12 @@ class News:
         """The handler has told how far it is. value: JSON."""
         news = _ProgressNews(dispatch.task, dispatch.attempt, Raw(value))
         self._connection.send(self._subjects.news(tenant, dispatch.shard), encode(news))
+
+    def output(self, tenant: str, dispatch: Dispatch, number: int, value: bytes) -> None:
+        """The handler gives a part of its result. number: of its chunks. value: JSON.
+
+        Left out while the connection is congested: its number says that it is missing.
+        """
+        if not self._connection.congested:
+            news = _OutputNews(dispatch.task, dispatch.attempt, number, Raw(value))
+            self._connection.send(self._subjects.news(tenant, dispatch.shard), encode(news))

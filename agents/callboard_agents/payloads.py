@@ -1,4 +1,4 @@
-"""Payloads that are not in the dispatch itself, and results too long for an outcome."""
+"""What is not in the dispatch itself (payloads, checkpoints), and what is too long for an event."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ from callboard_broker.direct import get_message
 from callboard_broker.errors import StreamMissing
 from callboard_broker.record import Record
 from callboard_broker.streams import Topology
-from callboard_broker.wire import BlobRef, Dispatch, decode_command, decode_post
+from callboard_broker.wire import (
+    BlobRef,
+    Checkpoint,
+    Dispatch,
+    decode_command,
+    decode_event,
+    decode_post,
+)
 
 __all__ = ["Payloads"]
 
@@ -44,7 +51,7 @@ class Payloads:
         if dispatch.payload is not UNSET:
             return dispatch.payload
         if dispatch.blob is not None:
-            return await self._blob(dispatch.blob)
+            return await self.blob(dispatch.blob)
         if dispatch.post is None:
             return _NULL
         seq = dispatch.post
@@ -52,13 +59,29 @@ class Payloads:
         if self._subjects.parse(record.subject).kind == "flow":
             return _payload_of_command(record)
         post = decode_post(record.data)
-        return post.payload if post.blob is None else await self._blob(post.blob)
+        return post.payload if post.blob is None else await self.blob(post.blob)
+
+    async def restored(self, dispatch: Dispatch) -> bytes | Raw | None:
+        """Return the checkpoint that the attempt begins with. Raises as `read` does."""
+        if dispatch.restored is not UNSET:
+            return dispatch.restored
+        seq = dispatch.restored_at
+        if seq is None:
+            return None
+        record = await _patiently(lambda: get_message(self._connection, self._journal, seq))
+        event = decode_event("checkpoint", record.data)
+        if not isinstance(event, Checkpoint) or event.task != dispatch.task:
+            raise LookupError(f"journal message {seq} is no checkpoint of task {dispatch.task}")
+        if event.blob is not None:
+            return await self.blob(event.blob)
+        return _NULL if event.value is UNSET else event.value
 
     async def write(self, data: bytes) -> BlobRef:
-        """Store a result; return what names it. Raises `BadInput` if it is too large."""
+        """Store what is too long for an event; return what names it."""
         return await _patiently(lambda: self._blobs.put(data))
 
-    async def _blob(self, ref: BlobRef) -> bytes:
+    async def blob(self, ref: BlobRef) -> bytes:
+        """Return what a reference names. Raises `LookupError` if it is gone, `BadInput`."""
         return await _patiently(lambda: self._blobs.get(ref))
 
 

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw
 
 from callboard_agents.executors import ChildWords, Watching
 from callboard_agents.failures import bounded, crashed, failure_of
@@ -26,6 +26,8 @@ from callboard_broker.wire import Failure, Usage
 __all__ = ["Processes"]
 
 _MOST_QUESTIONS = 64
+_MOST_ASKED = 64 * 1024 * 1024  # bytes of the questions that are unanswered, beyond the first
+_BULKY = ("blob_put", "blob_get")  # one at a time, until the child has taken the answer
 _LONG_RESULT = 1024 * 1024  # is checked in a thread
 _LAST_MOMENT = 0.5  # for a handler to end in the drain of its host
 
@@ -121,7 +123,8 @@ class Processes:
             run.tenant,
             dispatch.capability or run.lane.agent.capability,
             run.timeout,
-            heartbeat=dispatch.heartbeat,
+            UNSET if run.restored is None else Raw(run.restored),
+            dispatch.heartbeat,
         )
         child.start(header, bytes(payload), talk)
 
@@ -129,10 +132,12 @@ class Processes:
 
     def asked(self, talk: _Talk, number: int, kind: str, data: bytes) -> None:
         """Do what the child wants."""
-        if len(talk.questions) >= _MOST_QUESTIONS:
+        much = talk.asked_bytes and talk.asked_bytes + len(data) > _MOST_ASKED
+        if len(talk.questions) >= _MOST_QUESTIONS or much:
             error = Busy(f"{_MOST_QUESTIONS} requests of this attempt are unanswered: await some")
             talk.child.answer(number, failure_of(error))
             return
+        talk.asked_bytes += len(data)
         question = self._group.create_task(talk.answer(number, kind, data))
         talk.questions.add(question)
         question.add_done_callback(talk.questions.discard)
@@ -169,7 +174,7 @@ class Processes:
 class _Talk:
     """One child's words (`Heard`), and what is done about them."""
 
-    __slots__ = ("broken", "child", "owner", "questions", "run", "side")
+    __slots__ = ("asked_bytes", "broken", "bulk", "child", "owner", "questions", "run", "side")
 
     def __init__(self, owner: Processes, run: Run, child: Child, side: ChildWords) -> None:
         self.owner = owner
@@ -177,6 +182,8 @@ class _Talk:
         self.child = child
         self.side = side
         self.questions: set[asyncio.Task[None]] = set()
+        self.asked_bytes = 0
+        self.bulk = asyncio.Lock()
         self.broken: Failure | None = None
 
     def told(self, kind: str, data: bytes) -> None:
@@ -199,8 +206,18 @@ class _Talk:
 
     async def answer(self, number: int, kind: str, data: bytes) -> None:
         """Do it; whatever goes wrong is the handler's to know."""
+        if kind in _BULKY:
+            async with self.bulk:
+                await self._answer(number, kind, data)
+        else:
+            await self._answer(number, kind, data)
+        self.asked_bytes -= len(data)
+
+    async def _answer(self, number: int, kind: str, data: bytes) -> None:
+        """Done when the child has taken it: else one that never reads would fill this process."""
         try:
             answer: bytes | Failure = await self.side.ask(kind, data)
         except Exception as error:  # noqa: BLE001  it is told to whoever asked
             answer = failure_of(error)
         self.child.answer(number, answer)
+        await self.child.taken()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Literal
 
+from msgspec import Raw
+
 from callboard_agents.attempts import Life
 from callboard_agents.context import Context
 from callboard_agents.failures import cancelled, heartbeat_missed, timed_out
@@ -24,18 +26,24 @@ class Run:
 
     timer: of its timeout, then of the patience with a handler that was told to end. watch: of its
     heartbeat. ended: its outcome is decided. context: of a handler in this process. side: what it
-    says and wants. layers, usage: of a child process, once it has ended.
+    says and wants. deadline: when it is stopped, of `time.monotonic()`. restored: the checkpoint
+    that it begins with, as JSON. checkpoints, outputs: how many it has given so far. layers,
+    usage: of a child process, once it has ended.
     """
 
     __slots__ = (
+        "checkpoints",
         "context",
+        "deadline",
         "dispatch",
         "ended",
         "executor",
         "lane",
         "layers",
         "life",
+        "outputs",
         "reason",
+        "restored",
         "side",
         "started_at",
         "stop",
@@ -57,6 +65,10 @@ class Run:
         self.context: Context | None = None
         self.side: Side | None = None
         self.started_at = 0
+        self.deadline = 0.0
+        self.restored: bytes | Raw | None = None
+        self.checkpoints = 0
+        self.outputs = 0
         self.timeout = dispatch.timeout or lane.timeout
         self.timer: asyncio.TimerHandle | None = None
         self.watch: asyncio.TimerHandle | None = None

@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
-from msgspec import UNSET
+from msgspec import Raw
 
 from callboard_agents.attempts import Life
 from callboard_agents.child_side import ChildSide
@@ -23,11 +24,13 @@ from callboard_agents.failures import failure_of
 from callboard_agents.inline import Inline
 from callboard_agents.kept_nursery import KeptNursery
 from callboard_agents.lane import Lane
-from callboard_agents.payloads import Payloads
 from callboard_agents.policy import Policy
 from callboard_agents.processes import Processes
 from callboard_agents.reports import Reports
 from callboard_agents.run import Run, Stop
+from callboard_agents.sandbox import CellPlan
+from callboard_agents.sandbox.rlimits import MIB
+from callboard_agents.stagehand import Stagehand
 from callboard_agents.threads import Threaded
 from callboard_broker.posts import Parent
 from callboard_broker.wire import Dispatch, Failure
@@ -43,14 +46,14 @@ class Running:
 
     def __init__(
         self,
-        payloads: Payloads,
+        stagehand: Stagehand,
         reports: Reports,
         group: asyncio.TaskGroup,
         *,
         inline: HostSide,
         threaded: HostSide,
     ) -> None:
-        self._payloads = payloads
+        self._stagehand = stagehand
         self._reports = reports
         self._group = group
         self._loop = asyncio.get_running_loop()
@@ -61,6 +64,7 @@ class Running:
             "thread": Threaded(self),
         }
         self._policy: Policy | None = None
+        self._most_bytes: dict[str, int] = {}
         self._runs: set[Run] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -80,15 +84,15 @@ class Running:
             self._idle.clear()
         self._runs.add(run)
         run.started_at = self._reports.now_ms()
+        run.deadline = self._now() + run.timeout
         run.timer = self._loop.call_later(run.timeout, self._late, run)
         isolation = lane.agent.isolation
         if self._policy is not None and self._policy.demand(tenant).process:
             isolation = "process"
         run.executor = self._executors[isolation]
-        if isolation != "process":
-            self._prepare(run)
-        if dispatch.payload is not UNSET:
-            run.executor.start(run, dispatch.payload)
+        payload = self._stagehand.at_hand(run)
+        if payload is not None:
+            self._begin(run, payload)
         else:
             run.task = self._group.create_task(self._fetch(run))
 
@@ -105,9 +109,10 @@ class Running:
             if (run.dispatch.task, run.dispatch.attempt) in wanted:
                 self._ask_to_stop(run, "cancel", reason)
 
-    def isolate(self, nursery: KeptNursery, policy: Policy) -> None:
+    def isolate(self, nursery: KeptNursery, policy: Policy, plans: Sequence[CellPlan]) -> None:
         """Run in children what agents declare so, and what tenants demand."""
         self._policy = policy
+        self._most_bytes = {plan.capability: int(plan.grant.output_mb * MIB) for plan in plans}
         self._executors["process"] = Processes(self, self._group, nursery, policy, self._side_of)
 
     def close(self) -> None:
@@ -116,6 +121,11 @@ class Running:
             executor.close()
 
     # -- one attempt
+
+    def _begin(self, run: Run, payload: bytes | Raw) -> None:
+        if run.executor is not self._executors.get("process"):
+            self._prepare(run)
+        run.executor.start(run, payload)
 
     def _prepare(self, run: Run) -> None:
         """Make the context of a handler that may use one, or must be heard."""
@@ -128,9 +138,11 @@ class Running:
             attempt=dispatch.attempt,
             tenant=run.tenant,
             capability=dispatch.capability or agent.capability,
-            deadline=self._now() + run.timeout,
+            deadline=run.deadline,
             secret=dispatch.secret,
-            tell=functools.partial(self._progress, run),
+            tell=functools.partial(self._tell, run),
+            ask=functools.partial(self._stagehand.ask, run),
+            restored=run.restored,
             host=self._sides[agent.isolation],
         )
 
@@ -139,14 +151,16 @@ class Running:
         return ChildSide(
             Parent(dispatch.task, dispatch.attempt, dispatch.secret),
             run.tenant,
-            progress=functools.partial(self._reports.news.progress, run.tenant, dispatch),
+            tell=functools.partial(self._stagehand.tell, run),
+            ask=functools.partial(self._stagehand.ask, run),
             spawn=self._sides["inline"].spawn,
+            most_bytes=self._most_bytes.get(run.lane.agent.capability, 0),
         )
 
     async def _fetch(self, run: Run) -> None:
-        """Start the attempt with a payload that is not in its dispatch."""
+        """Start the attempt with what is not in its dispatch."""
         try:
-            payload = await self._payloads.read(run.dispatch)
+            payload = await self._stagehand.fetch(run)
         except asyncio.CancelledError as error:
             if run.stop is None:
                 raise  # the host itself is ending
@@ -156,7 +170,7 @@ class Running:
         else:
             run.task = None
             if run.stop is None:
-                run.executor.start(run, payload)
+                self._begin(run, payload)
             else:  # told in this very moment
                 self.ended(run, None, None)
 
@@ -251,9 +265,9 @@ class Running:
             # Not at once: a task that is cancelled before its first step never reaches its end.
             self._loop.call_soon(run.task.cancel)
 
-    def _progress(self, run: Run, value: bytes) -> None:
-        news = self._reports.news
+    def _tell(self, run: Run, kind: str, value: bytes) -> None:
+        tell = self._stagehand.tell
         if run.lane.agent.isolation == "inline":
-            news.progress(run.tenant, run.dispatch, value)
+            tell(run, kind, value)
         elif not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(news.progress, run.tenant, run.dispatch, value)
+            self._loop.call_soon_threadsafe(tell, run, kind, value)

@@ -244,6 +244,14 @@ class Board(Commanding):
         if error is not None:
             raise CommandRefused(verb, task, error.message, error)
 
+    async def listen(self, *, tenant: str | None = None) -> None:
+        """Hear from now on what hosts say of this client's posts without storing it.
+
+        A handle does so when it is followed. Call this before a `submit` whose handler may speak
+        (`ctx.output`, `ctx.progress`) before one could follow, and follow the handle at once.
+        """
+        await self._hearing.follow_shard(tenant or self.options.tenant, self._shard)
+
     async def handle(self, task: str, *, tenant: str | None = None) -> Handle:
         """The handle of a task or workflow that was posted earlier. Raises `UnknownTask`."""
         tenant = check_tenant(self.options.tenant if tenant is None else tenant)

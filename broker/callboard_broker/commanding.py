@@ -150,6 +150,3 @@ class Asked:
         if not self.done:
             self.error = error
             self._answered.set()
-
-    def news(self, task: str, state: object, progress: Any, host: str | None) -> None:
-        """Nothing that a host says concerns a command."""

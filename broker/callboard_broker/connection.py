@@ -110,6 +110,11 @@ class Connection:
         """Send a message, at most once; without a connection it is dropped. Raises `TooLarge`."""
         self.link.send(subject, data, reply=reply, headers=headers)
 
+    @property
+    def congested(self) -> bool:
+        """Whether 4 MiB or more wait to be sent."""
+        return self.link.congested
+
     async def drained(self) -> None:
         """Return when fewer than 4 MiB wait to be sent, or the connection is down."""
         await self.link.drained()

@@ -47,7 +47,7 @@ from callboard_broker.wire import (
     Skipped,
 )
 
-__all__ = ["Handle", "Update"]
+__all__ = ["Chunk", "Handle", "Update"]
 
 _ERRORS: dict[str, type[TaskError]] = {
     "failed": TaskFailed,
@@ -56,12 +56,25 @@ _ERRORS: dict[str, type[TaskError]] = {
 }
 
 
+class Chunk(msgspec.Struct, frozen=True):
+    """A part of the result of `task`, given before its end by `ctx.output`.
+
+    number: from 1 in each attempt; one that is left out was not heard, and with a higher attempt
+    everything begins anew.
+    """
+
+    task: str
+    attempt: int
+    number: int
+    value: Any
+
+
 class Update(msgspec.Struct, frozen=True, omit_defaults=True):
     """Something happened to `task`: the handle's own, or a step `<id>.<step>.<index>` of it.
 
     progress: what a handler told of how far it is. items: how many elements a fan-out has.
     retry_at: when it is tried again at the earliest, Unix milliseconds. skipped: why it will not
-    run: the condition of its step does not hold.
+    run: the condition of its step does not hold. chunk: a part of the result.
     """
 
     task: str
@@ -72,6 +85,7 @@ class Update(msgspec.Struct, frozen=True, omit_defaults=True):
     error: Failure | None = None
     retry_at: int | None = None
     skipped: str | None = None
+    chunk: Chunk | None = None
 
 
 class _Board(Protocol):
@@ -83,7 +97,10 @@ class _Board(Protocol):
 
 
 class Handle:
-    """One posted task or workflow. id: as the ledger and the command know it."""
+    """One posted task or workflow. id: as the ledger and the command know it.
+
+    keeps: what is told now is for the first who follows, because nobody can follow yet.
+    """
 
     def __init__(self, board: _Board, task: str, tenant: str, shard: int) -> None:
         self.id = task
@@ -98,6 +115,8 @@ class Handle:
         self._blob: BlobRef | None = None
         self._done = asyncio.Event()
         self._listeners: list[asyncio.Queue[Update | None]] = []
+        self.keeps = False
+        self._kept: list[Update] = []
 
     def __repr__(self) -> str:
         return f"<Handle {self.id} of {self.tenant}: {self._state}>"
@@ -159,6 +178,9 @@ class Handle:
             if not self.done:
                 await self._board.follow(self)
             yield Update(self.id, self._state, error=self.error)
+            kept, self._kept = self._kept, []
+            for early in kept:
+                yield early
             while not (self.done and queue.empty()):
                 update = await queue.get()
                 if update is None:
@@ -166,6 +188,16 @@ class Handle:
                 yield update
         finally:
             self._listeners.remove(queue)
+
+    async def output(self) -> AsyncIterator[Chunk]:
+        """Follow the parts of the result that the handler gives with `ctx.output`, to the end.
+
+        Of a workflow, those of all its steps. They are not stored: one sees what is given from
+        now on and arrives. `result` is complete without them.
+        """
+        async for update in self:
+            if update.chunk is not None:
+                yield update.chunk
 
     # -- what the board hears for it
 
@@ -190,7 +222,9 @@ class Handle:
 
     def _concerns(self, event: Event) -> bool:
         """Whether it is of this step, or of a workflow that this step is."""
-        task: str = getattr(event, "task", "")
+        return self._is_mine(getattr(event, "task", ""))
+
+    def _is_mine(self, task: str) -> bool:
         return task == self.id or task.startswith(f"{self.id}.")
 
     def _outcome(self, event: Outcome) -> None:
@@ -231,6 +265,11 @@ class Handle:
                 self._state = state
             self._tell(Update(task, state, progress, host=host))
 
+    def given(self, chunk: Chunk) -> None:
+        """A part of the result, unstored."""
+        if not self.done and (not self._is_part or self._is_mine(chunk.task)):
+            self._tell(Update(chunk.task, chunk=chunk))
+
     def learnt(self, state: TaskState, host: str | None = None) -> None:
         """What the ledger knew of it: it has not ended."""
         if not self.done and state != self._state:
@@ -257,6 +296,8 @@ class Handle:
             queue.put_nowait(None)
 
     def _tell(self, update: Update) -> None:
+        if self.keeps:
+            self._kept.append(update)
         for queue in self._listeners:
             queue.put_nowait(update)
 

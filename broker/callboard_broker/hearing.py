@@ -1,8 +1,8 @@
 """Hears what becomes of what was posted, and tells it to the handles.
 
-What the journal republishes for the client's shard is told as it comes. What came before a post
-was acknowledged, and so before it had a name, is kept until then. After a reconnect, and for tasks
-that somebody else posted, the ledger is asked.
+What the journal republishes for the client's shard is told as it comes, and likewise what hosts say
+there. What came before a post was acknowledged, and so before it had a name, is kept until then.
+After a reconnect, and for tasks that somebody else posted, the ledger is asked.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import msgspec
 from callboard_broker.commanding import Asked
 from callboard_broker.connection import Connection, NoResponder
 from callboard_broker.errors import BadInput, BoardUnreachable, Overloaded
-from callboard_broker.handle import Handle
+from callboard_broker.handle import Chunk, Handle
 from callboard_broker.link import header
 from callboard_broker.rule import TERMINAL, TaskState
 from callboard_broker.subjects import Subjects
@@ -30,6 +30,7 @@ _log = logging.getLogger(__name__)
 _ASK_SECONDS = 10.0
 _ASK_AGAIN_SECONDS = 1.0
 _EARLY = 4096
+_EARLY_NEWS = 100  # of one task
 _DOOR_SECONDS = 1.0
 
 
@@ -52,6 +53,8 @@ class _News(msgspec.Struct):
     state: TaskState | None = None
     progress: Any = None
     host: str | None = None
+    number: int = 0
+    output: Any = None
 
 
 _view = msgspec.json.Decoder(View)
@@ -75,6 +78,7 @@ class Hearing:
         self._group = group
         self._handles: dict[str, list[Handle | Asked]] = {}
         self._early: OrderedDict[str, list[Event]] = OrderedDict()
+        self._early_news: OrderedDict[str, list[_News]] = OrderedDict()
         self._heard: set[tuple[str, int]] = set()
         self._followed: set[tuple[str, int]] = set()
         self._learning: set[asyncio.Task[None]] = set()
@@ -89,11 +93,17 @@ class Hearing:
         self.unnamed -= 1
         if not self.unnamed:
             self._early.clear()
+            self._early_news.clear()
 
     def add(self, handle: Handle | Asked) -> None:
         """Tell it what is heard of it, and what was heard before it had a name."""
         root = _root(handle.id)
         self._handles.setdefault(root, []).append(handle)
+        if isinstance(handle, Handle):
+            handle.keeps = True  # until somebody can follow it
+            for news in self._early_news.pop(root, ()):
+                _tell_news(handle, news)
+            handle.keeps = False
         for event in self._early.pop(root, ()):
             self._tell(root, event)
 
@@ -116,12 +126,15 @@ class Hearing:
 
     async def follow(self, handle: Handle) -> None:
         """Hear also what hosts say of this shard without storing it, and what was said before."""
-        address = (handle.tenant, handle.shard)
-        if address not in self._followed:
-            self._followed.add(address)
-            await self._connection.sink(self._subjects.news(*address), self._hear_news)
+        await self.follow_shard(handle.tenant, handle.shard)
         if handle.state == "waiting":
             self._start_learning(handle)
+
+    async def follow_shard(self, tenant: str, shard: int) -> None:
+        """Hear what hosts say of this shard without storing it, from now on."""
+        if (tenant, shard) not in self._followed:
+            self._followed.add((tenant, shard))
+            await self._connection.sink(self._subjects.news(tenant, shard), self._hear_news)
 
     async def listen(self, tenant: str, shard: int) -> None:
         """Hear what is stored for this shard, from now on."""
@@ -227,8 +240,17 @@ class Hearing:
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             _log.debug("news that cannot be read: %s", error)
             return
-        for handle in self._handles.get(_root(news.task), ()):
-            handle.news(news.task, news.state, news.progress, news.host)
+        root = _root(news.task)
+        handles = self._handles.get(root, ())
+        for handle in handles:
+            if isinstance(handle, Handle):
+                _tell_news(handle, news)
+        if not handles and self.unnamed:
+            early = self._early_news.setdefault(root, [])
+            if len(early) < _EARLY_NEWS:
+                early.append(news)
+            if len(self._early_news) > _EARLY:
+                self._early_news.popitem(last=False)
 
     def _start_learning(self, handle: Handle | Asked) -> None:
         task = self._group.create_task(self.learn(handle))
@@ -252,6 +274,13 @@ class Hearing:
             self._handles[root] = left
         if isinstance(handle, Handle):
             handle.end(view.state, result, view.result_blob, error)
+
+
+def _tell_news(handle: Handle, news: _News) -> None:
+    if news.number:
+        handle.given(Chunk(news.task, news.attempt, news.number, news.output))
+    else:
+        handle.news(news.task, news.state, news.progress, news.host)
 
 
 def _root(task: str) -> str:

@@ -199,6 +199,14 @@ class Link(Client):
             self._pending_data_size = 0
             self._transport.write(data)
 
+    @property
+    def congested(self) -> bool:
+        """Whether 4 MiB or more wait to be sent."""
+        writer = self._socket_writer()
+        return writer is not None and (
+            writer.transport.get_write_buffer_size() >= _HIGH_WATER_BYTES
+        )
+
     async def drained(self) -> None:
         """Return when fewer than 4 MiB wait to be sent, or the connection is down."""
         while self.up and self._transport is not None:

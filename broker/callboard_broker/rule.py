@@ -11,15 +11,17 @@ from typing import Literal
 
 import msgspec
 
-from callboard_broker.wire import Dispatch, Failure, Lost, Outcome, Retrying, Settled
+from callboard_broker.wire import Checkpoint, Dispatch, Failure, Lost, Outcome, Retrying, Settled
 
 __all__ = [
     "DEAD_WINDOW_MS",
+    "MAX_CHECKPOINTS",
     "MAX_DEAD",
     "MAX_DEAD_FLOWS",
     "TERMINAL",
     "Life",
     "TaskState",
+    "apply_checkpoint",
     "apply_dispatch",
     "apply_lost",
     "apply_outcome",
@@ -42,12 +44,17 @@ MAX_DEAD_FLOWS = 10_000
 """The same of workflows."""
 
 
+MAX_CHECKPOINTS = 10_000
+"""How many checkpoints of one attempt count."""
+
+
 class Life(msgspec.Struct):
     """What the rule remembers of one task.
 
     attempt: the last one that was dispatched. lost: how many were declared void while a host held
     them; unstarted: how many that no host had begun. errors: how many were followed by a retry.
-    generation: how often the task was started again after its end.
+    generation: how often the task was started again after its end. checkpoints: the number of the
+    last attempt's latest one.
     failure: the error of the last outcome, until the router has decided what follows from it.
     """
 
@@ -59,6 +66,7 @@ class Life(msgspec.Struct):
     errors: int = 0
     generation: int = 0
     failure: Failure | None = None
+    checkpoints: int = 0
 
 
 def apply_dispatch(life: Life, event: Dispatch) -> bool:
@@ -68,6 +76,17 @@ def apply_dispatch(life: Life, event: Dispatch) -> bool:
     life.state = "running"
     life.attempt = event.attempt
     life.secret = event.secret
+    life.checkpoints = 0
+    return True
+
+
+def apply_checkpoint(life: Life, event: Checkpoint) -> bool:
+    """The current attempt may leave one; a repeat, or one that was overtaken, changes nothing."""
+    if life.state != "running" or event.attempt != life.attempt or event.secret != life.secret:
+        return False
+    if not life.checkpoints < event.number <= MAX_CHECKPOINTS:
+        return False
+    life.checkpoints = event.number
     return True
 
 

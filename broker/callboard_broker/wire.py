@@ -53,6 +53,7 @@ __all__ = [
     "Beat",
     "BlobRef",
     "Budget",
+    "Checkpoint",
     "Command",
     "Cron",
     "Dispatch",
@@ -146,6 +147,8 @@ class Dispatch(msgspec.Struct, frozen=True, tag_field="kind", tag="dispatch", om
     to be read where it is too long to be repeated here. pool: set where `host` is: the dispatch
     went to that host's mailbox and not to the queue that its subject names.
     heartbeat: seconds, see `Timeouts`. why: what the router knew: candidates, scores, reason.
+    restored: the last checkpoint of earlier attempts; or restored_at, the journal sequence of the
+    `Checkpoint`, where it is too long to be repeated.
     """
 
     task: str
@@ -164,6 +167,8 @@ class Dispatch(msgspec.Struct, frozen=True, tag_field="kind", tag="dispatch", om
     pool: str = ""
     capability: str = ""
     why: dict[str, Any] = {}
+    restored: Raw | UnsetType = UNSET
+    restored_at: int | None = None
     v: Version = SCHEMA
 
 
@@ -198,6 +203,24 @@ class Outcome(msgspec.Struct, frozen=True, tag_field="kind", tag="outcome", omit
     usage: Usage | None = None
     agent: Annotated[str, Meta(max_length=128)] = ""
     version: Annotated[str, Meta(max_length=64)] = ""
+    v: Version = SCHEMA
+
+
+class Checkpoint(
+    msgspec.Struct, frozen=True, tag_field="kind", tag="checkpoint", omit_defaults=True
+):
+    """What a handler wants its next attempt to begin with, should this one not come to its end.
+
+    number: of the attempt's own, from 1; a later one takes the place of all before it.
+    """
+
+    task: str
+    attempt: int
+    secret: str
+    host: str
+    number: Annotated[int, Meta(ge=1)]
+    value: Raw | UnsetType = UNSET
+    blob: BlobRef | None = None
     v: Version = SCHEMA
 
 
@@ -342,6 +365,7 @@ Event = (
     Epoch
     | Dispatch
     | Outcome
+    | Checkpoint
     | Lost
     | Settled
     | Merged
@@ -366,6 +390,7 @@ EVENTS: dict[str, msgspec.json.Decoder[Any]] = {
     "epoch": msgspec.json.Decoder(Epoch),
     "dispatch": msgspec.json.Decoder(Dispatch),
     "outcome": msgspec.json.Decoder(Outcome),
+    "checkpoint": msgspec.json.Decoder(Checkpoint),
     "lost": msgspec.json.Decoder(Lost),
     "settled": msgspec.json.Decoder(Settled),
     "merged": msgspec.json.Decoder(Merged),

@@ -77,10 +77,10 @@ if TYPE_CHECKING:
         WriteRefused,
         WriteUnresolved,
     )
-    from callboard_broker.handle import Handle, Update
+    from callboard_broker.handle import Chunk, Handle, Update
     from callboard_broker.options import TaskOptions
     from callboard_broker.submission import Submission, SubmitMiddleware, SubmitNext
-    from callboard_broker.wire import Cron, Needs, Retry, Timeouts
+    from callboard_broker.wire import BlobRef, Cron, Needs, Retry, Timeouts
     from callboard_broker.workflow import Condition, Selection, StepOptions, Workflow
     from callboard_config import SettingsError
 
@@ -92,11 +92,13 @@ __all__ = [
     "AgentSelection",
     "AuditBroken",
     "BadInput",
+    "BlobRef",
     "Board",
     "BoardUnreachable",
     "Call",
     "CallboardError",
     "Child",
+    "Chunk",
     "CommandRefused",
     "CommandUnanswered",
     "Condition",
@@ -163,9 +165,11 @@ _ELSEWHERE = MappingProxyType(
         "AgentResourceAllocation": _PARALLEL,
         "AgentRoutingAPI": _PARALLEL,
         "AgentSelection": _PARALLEL,
+        "BlobRef": "callboard_broker.wire",
         "Board": "callboard_broker.client",
         "Call": "callboard_agents.middleware",
         "Child": "callboard_agents.spawning",
+        "Chunk": "callboard_broker.handle",
         "Condition": "callboard_broker.workflow",
         "Context": "callboard_agents.context",
         "Cron": "callboard_broker.wire",

@@ -15,7 +15,7 @@ from typing import Literal
 from callboard_broker.graph import UNDO
 from callboard_broker.record import Record
 from callboard_broker.rule import (
-    Life,
+    apply_checkpoint,
     apply_dispatch,
     apply_lost,
     apply_outcome,
@@ -26,6 +26,7 @@ from callboard_broker.subjects import SHARDS, Subjects
 from callboard_broker.wire import (
     Answered,
     Budget,
+    Checkpoint,
     Command,
     Dispatch,
     Entered,
@@ -53,8 +54,9 @@ from callboard_ledger.command_rows import (
     wake,
 )
 from callboard_ledger.flow_plan import plan
+from callboard_ledger.merges import merge
 from callboard_ledger.reading import Reading, read
-from callboard_ledger.rows import Changes, Flow, Merge, Row, Schedule, Task, remember
+from callboard_ledger.rows import Changes, Flow, Row, Schedule, Task, remember
 from callboard_ledger.schedules import begin_schedule, end_schedule, fire
 from callboard_ledger.workflows import (
     begin_step,
@@ -93,6 +95,7 @@ class Aggregator:
             "post": self._post,
             "dispatch": self._dispatch,
             "outcome": self._outcome,
+            "checkpoint": self._checkpoint,
             "lost": self._lost,
             "retrying": self._retrying,
             "settled": self._settled,
@@ -300,6 +303,18 @@ class Aggregator:
             book.dirty.append(task)
         return True
 
+    def _checkpoint(self, _record: Record, reading: Reading) -> bool:
+        event = reading.event
+        if not isinstance(event, Checkpoint):
+            return False
+        task = self._book.tasks.get(event.task)
+        if task is None or task.tenant != reading.address.tenant:
+            return False
+        if not apply_checkpoint(task, event):
+            return False
+        self._book.touch(task)
+        return True
+
     def _lost(self, record: Record, reading: Reading) -> bool:
         event = reading.event
         if not isinstance(event, Lost) or event.epoch != self.epoch:
@@ -397,32 +412,7 @@ class Aggregator:
         event = reading.event
         if not isinstance(event, Merged) or event.epoch != self.epoch:
             return False
-        tenant = reading.address.tenant
-        book = self._book
-        task = book.tasks.get(event.task)
-        flow = book.flows.get(event.task)
-        schedule = book.schedules.get(event.task)
-        command = book.commands.get(event.task)
-        row = task or flow or schedule or command
-        if row is None or row.tenant != tenant:
-            return False
-        if task is not None:
-            if task.step is not None or not _untouched(task):
-                return False
-            del book.tasks[task.id]
-        elif flow is not None:
-            if flow.flow is not None or flow.state != "waiting" or flow.rows or flow.generation:
-                return False
-            del book.flows[flow.id]
-        elif schedule is not None:
-            if schedule.number or schedule.ended:
-                return False
-            del book.schedules[schedule.id]
-        elif command is not None:
-            book.answered(command)
-        # A store deletes its row after it wrote those that changed.
-        book.merges.append(Merge(row.seq, tenant, event.same_as))
-        return True
+        return merge(self._book, reading.address.tenant, event)
 
     def _answered(self, record: Record, reading: Reading) -> bool:
         event = reading.event
@@ -497,7 +487,3 @@ class Aggregator:
         book = self._book
         book.at_ms = max(book.at_ms, record.at_ns // 1_000_000)
         return book.at_ms
-
-
-def _untouched(life: Life) -> bool:
-    return life.state == "waiting" and life.attempt == 0

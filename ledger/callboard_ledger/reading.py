@@ -15,6 +15,7 @@ from callboard_broker.wire import (
     EVENTS,
     VERBS,
     Budget,
+    Checkpoint,
     Command,
     Epoch,
     Event,
@@ -60,7 +61,7 @@ def read(subjects: Subjects, record: Record) -> Reading:
             return Reading(address, decode_post(record.data), str(record.seq), CLIENT)
         if kind in EVENTS:
             event = decode_event(kind, record.data)
-            if isinstance(event, Outcome):
+            if isinstance(event, Outcome | Checkpoint):
                 return Reading(address, event, event.task, event.host)
             if isinstance(event, Epoch):
                 return Reading(address, event, "", event.router)
@@ -80,7 +81,7 @@ def read(subjects: Subjects, record: Record) -> Reading:
             return Reading(address, None, str(record.seq), CLIENT, _bad("verb", why))
     except BadInput as error:
         resource, actor = (str(record.seq), CLIENT) if kind in ("post", "flow") else ("", ROUTER)
-        if kind == "outcome":
+        if kind in ("outcome", "checkpoint"):
             actor = "host"
         return Reading(address, None, resource, actor, _bad(error.field, error.reason))
     if kind == "malformed":

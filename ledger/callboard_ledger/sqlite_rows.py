@@ -36,7 +36,7 @@ __all__ = [
     "task_row",
 ]
 
-SCHEMA = 3
+SCHEMA = 4
 """A database of another one is built anew from the journal."""
 
 TABLES = {
@@ -136,6 +136,7 @@ class _TaskMore(msgspec.Struct, omit_defaults=True):
     past: list[int] | None = None
     payload_seq: int | None = None
     agent: tuple[str, str] | None = None
+    checkpoints: int = 0
 
 
 class _FlowMore(msgspec.Struct, omit_defaults=True):
@@ -204,6 +205,7 @@ def _is_special(task: Task) -> object:
         or task.void
         or task.payload_seq
         or task.agent
+        or task.checkpoints
     )
 
 

@@ -61,6 +61,7 @@ def _view_task(row: Task) -> TaskView:
         unstarted=row.unstarted,
         errors=row.errors,
         generation=row.generation,
+        checkpoints=row.checkpoints,
         priority=row.priority,
         shard=row.shard,
         posted_at=row.posted_at,

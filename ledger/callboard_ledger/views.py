@@ -41,6 +41,7 @@ class TaskView(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="kind
     flow, step, index: whose step it is; flow alone: the workflow for which a step spawned it.
     schedule: what made it. parent: the task that spawned it. not_before: when it may start at the
     earliest. cancel: why it is asked to end. used: units that all its attempts have used.
+    checkpoints: that the last attempt has left so far.
     waits: what a gate waits for: `approval`, or `signal NAME`. prompt: what the person is asked.
     same_as: set if the id that was asked for is a repeated post: this is the task that it repeats.
     why: what the router knew at the last dispatch, if asked for. result, payload: present if asked
@@ -57,6 +58,7 @@ class TaskView(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="kind
     unstarted: int = 0
     errors: int = 0
     generation: int = 0
+    checkpoints: int = 0
     shard: int | None = None
     posted_at: int | None = None
     dispatched_at: int | None = None

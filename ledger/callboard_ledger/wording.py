@@ -10,6 +10,7 @@ from msgspec import Raw
 from callboard_broker.wire import (
     Answered,
     Budget,
+    Checkpoint,
     Command,
     Dispatch,
     Entered,
@@ -45,6 +46,10 @@ def in_words(reading: Reading) -> str:
     if isinstance(event, Outcome):
         result = "succeeded" if event.error is None else _failure(event.error)
         return f"attempt {event.attempt} on {event.host}: {result}{_used(event.used)}"
+    if isinstance(event, Checkpoint):
+        size = len(event.value) if isinstance(event.value, Raw) else 0
+        size = size if event.blob is None else event.blob.size
+        return f"attempt {event.attempt} on {event.host}: checkpoint {event.number}, {size:,} bytes"
     if isinstance(event, Lost):
         begun = "" if event.started else ", nobody had begun it"
         return f"attempt {event.attempt}: {event.reason}{begun}"

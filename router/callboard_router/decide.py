@@ -25,6 +25,7 @@ from callboard_router.desk import Desk, propose
 from callboard_router.dispatching import dispatches
 from callboard_router.ends import ends
 from callboard_router.filling import Missing, fill_payload
+from callboard_router.flow import Result
 from callboard_router.placement import Placement
 from callboard_router.proposals import Proposal
 from callboard_router.state import Task
@@ -152,12 +153,21 @@ def _dispatch(
         capability if host is not None or capability != task.capability else "",
         placement.why,
     )
+    if task.checkpoint is not None:
+        event = _restoring(event, task.checkpoint)
     if host is None:
         subject = desk.subjects.dispatch(task.tenant, pool, capability)
     else:
         subject = desk.subjects.mailbox(task.tenant, host)
     desk.proposals.open_dispatch(task.id, task.need, queue, host)
     return Proposal(subject=subject, event=event, guard=state.epoch, attach=attach)
+
+
+def _restoring(event: Dispatch, found: Result) -> Dispatch:
+    """With what an earlier attempt has left for this one."""
+    if found.value is None:
+        return msgspec.structs.replace(event, restored_at=found.seq)
+    return msgspec.structs.replace(event, restored=msgspec.Raw(found.value))
 
 
 def _run_time(task: Task, at_ms: int) -> float | None:

@@ -54,7 +54,7 @@ def finish(state: State, task: Task, result: Result | None) -> None:
 
 def _bury_task(state: State, task: Task) -> None:
     task.payload = None if task.payload_at else task.payload
-    task.flow = task.parent = None
+    task.flow = task.parent = task.checkpoint = None
     task.children = []
     state.dead[task.id] = (state.at_ms, task)
     _forget(state.dead, state.at_ms, MAX_DEAD)

@@ -14,6 +14,7 @@ import msgspec
 
 from callboard_broker.errors import BadInput
 from callboard_broker.rule import (
+    apply_checkpoint,
     apply_dispatch,
     apply_lost,
     apply_outcome,
@@ -24,6 +25,7 @@ from callboard_broker.subjects import Address, Subjects
 from callboard_broker.wire import (
     Answered,
     Budget,
+    Checkpoint,
     Dispatch,
     Entered,
     Epoch,
@@ -145,6 +147,16 @@ def _outcome(state: State, address: Address, seq: int, event: Outcome) -> bool:
     else:
         state.waiting[task.tenant] += 1
         state.fresh.append(task.id)
+    return True
+
+
+def _checkpoint(state: State, address: Address, seq: int, event: Checkpoint) -> bool:
+    task = _task(state, address, event.task)
+    if task is None or not apply_checkpoint(task.life, event):
+        return False
+    value = bytes(event.value) if isinstance(event.value, msgspec.Raw) else b"null"
+    short = len(value) <= INLINE and event.blob is None
+    task.checkpoint = Result(seq, value if short else None, None, event.attempt, event.host)
     return True
 
 
@@ -300,6 +312,7 @@ _FOLDS: dict[type, Callable[[State, Address, int, Any], bool]] = {
     Epoch: _epoch,
     Dispatch: _dispatch,
     Outcome: _outcome,
+    Checkpoint: _checkpoint,
     Lost: _lost,
     Retrying: _retrying,
     Settled: _settled,

@@ -13,6 +13,7 @@ import msgspec
 
 from callboard_broker.wire import (
     Answered,
+    Checkpoint,
     Dispatch,
     Entered,
     Epoch,
@@ -68,7 +69,7 @@ def key_of(event: Event) -> str | None:
         return f"halt/{event.task}"
     if isinstance(event, Quarantined):
         return f"unreadable/{event.seq}"
-    return None if isinstance(event, Epoch | Outcome) else "budget"
+    return None if isinstance(event, Epoch | Outcome | Checkpoint) else "budget"
 
 
 class Proposals:

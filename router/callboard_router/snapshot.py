@@ -207,8 +207,9 @@ def _of_tasks(tasks: Iterable[Task]) -> Iterator[int]:
     for task in tasks:
         if task.blob is None and task.payload_at:
             yield task.payload_at  # also of a short one: should it die, it is read from there
-        if task.decided is not None:
-            yield from _of_results([task.decided])
+        yield from _of_results(
+            found for found in (task.decided, task.checkpoint) if found is not None
+        )
 
 
 def _of_results(results: Iterable[Result]) -> Iterator[int]:

@@ -21,7 +21,7 @@ from callboard_router.tally import Tally
 
 __all__ = ["FOLD_VERSION", "Answer", "Schedule", "State", "Task"]
 
-FOLD_VERSION = 2
+FOLD_VERSION = 3
 
 
 class Task(msgspec.Struct, kw_only=True, gc=False):
@@ -34,7 +34,7 @@ class Task(msgspec.Struct, kw_only=True, gc=False):
     cancel: why it shall end as soon as it can. parent: the task whose attempt spawned it.
     children: live tasks that it spawned. decided: what a person or a signal said to a gate.
     void: the secrets of lost attempts, whose cost may still come. ran_on: the host of the last
-    outcome.
+    outcome. checkpoint: the last one of this generation's attempts, by value or by its sequence.
     """
 
     id: str
@@ -65,6 +65,7 @@ class Task(msgspec.Struct, kw_only=True, gc=False):
     decided: Result | None = None
     void: dict[int, str] = {}
     ran_on: str = ""
+    checkpoint: Result | None = None
 
     @property
     def is_gate(self) -> bool:

@@ -97,7 +97,7 @@ async def test_middleware_is_around_coroutines_and_threads_with_their_context(
         async def attempt(self, call: Call, following: Next) -> Any:
             if call.payload == 13:
                 raise GiveUp("not on this floor")
-            call.context.use(calls=1)
+            call.context.settle(calls=1)
             return [await following(call), call.tenant, call.task, call.attempt]
 
     module.middleware = [Guard()]  # type: ignore[attr-defined]
@@ -124,6 +124,7 @@ async def test_lifespans_and_middleware_of_process_agents_run_where_children_are
                 task = await stage.dispatch(name, {"n": 1})
                 found[name] = await stage.result(task)
                 assert found[name]["n"] == 2
+                assert found[name]["waited"]
                 assert (found[name]["attempt"], found[name]["task"]) == (1, task.task)
         for name in ("hooked.child", "hooked.async"):
             child = found[name]

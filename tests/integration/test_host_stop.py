@@ -234,8 +234,8 @@ async def test_heartbeats_and_progress_keep_a_handler_alive(nats: NatsServer):
 async def test_what_an_attempt_has_used_is_reported_also_when_it_fails(nats: NatsServer):
     @agent("ask")
     async def ask(what: str, ctx: Context) -> None:
-        ctx.use(tokens=1000, cost=0.25)
-        ctx.use(tokens=500)
+        ctx.settle(tokens=1000, cost=0.25)
+        ctx.settle(tokens=500)
         if what == "fail":
             raise KeyError(what)
         if what == "wait":

@@ -75,7 +75,7 @@ class Checker:
         else:
             kind = record.subject.split(".")[-1 if record.subject.endswith("epoch") else 3]
             event = json.loads(record.data)
-            if kind not in ("epoch", "outcome") and event["epoch"] != self._epoch:
+            if kind not in ("epoch", "outcome", "checkpoint") and event["epoch"] != self._epoch:
                 raise Violation(
                     "fence", f"{kind} of epoch {event['epoch']} at {record.seq}, in {self._epoch}"
                 )
@@ -244,10 +244,23 @@ class Checker:
         if "host" not in event and asks_for_a_host(needs):
             raise Violation("fit", f"{name} needs {needs}, but went to a queue")
         self._may_begin(task, record, event)
+        self._check_restored(task, event)
         self.tables.attempts[name] = attempt
         task.state, task.attempt, task.secret = "running", attempt, event["secret"]
+        task.checkpoints = 0
         self.tables.purse.take(task.draw, record.at_ms, f"{name} at {record.seq}")
         self._dispatched[name, attempt] = self._payload(task)
+
+    def _check_restored(self, task: CheckedTask, event: dict[str, Any]) -> None:
+        """An attempt is given the last checkpoint of the valid ones before it, and no other."""
+        expected: dict[str, Any] = {}
+        if task.saved is not None:
+            seq, state = task.saved
+            self.seen["restored"] += 1
+            expected = {"restored_at": seq} if state["pad"] else {"restored": state}
+        found = {name: event[name] for name in ("restored", "restored_at") if name in event}
+        if found != expected:
+            raise Violation("restore", f"{task.id} is given {found}, but was at {expected}")
 
     def _may_begin(self, task: CheckedTask, record: Stored, event: dict[str, Any]) -> None:
         """Not before its time, not too often, and not after somebody was told that it stops."""
@@ -293,6 +306,15 @@ class Checker:
             task.failed_at = record.at_ms
         else:
             self.tables.end(task, "succeeded", event.get("result"))
+
+    def _on_checkpoint(self, record: Stored, event: dict[str, Any]) -> None:
+        task = self.tables.tasks.get(event["task"])
+        proof = (event["attempt"], event["secret"])
+        if task is None or task.state != "running" or proof != (task.attempt, task.secret):
+            self.seen["void checkpoint"] += 1
+        elif event["number"] > task.checkpoints:
+            task.checkpoints = event["number"]
+            task.saved = record.seq, event["value"]
 
     def _on_lost(self, record: Stored, event: dict[str, Any]) -> None:
         task = self.tables.tasks.get(event["task"])

@@ -12,7 +12,7 @@ import msgspec
 
 from callboard_agents.attempts import Life
 from callboard_broker.subjects import Subjects
-from callboard_broker.wire import Dispatch, Failure, Outcome, encode
+from callboard_broker.wire import Checkpoint, Dispatch, Failure, Outcome, encode
 from tests.simulation.sent import Sent
 from tests.simulation.work import work
 
@@ -29,7 +29,7 @@ _SUBJECTS = Subjects()
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """An attempt on this host. failure: why it ends early, if it does."""
+    """An attempt on this host. failure: why it ends early, if it does. checkpoints: so far."""
 
     queue: tuple[str, str]
     tenant: str
@@ -37,6 +37,7 @@ class Run:
     life: Life
     dropped: bool = False
     over: bool = False
+    checkpoints: int = 0
     failure: Failure | None = None
 
     @property
@@ -99,6 +100,34 @@ class Handlers:
             host.after(run.dispatch.heartbeat, "host.finish", self._end_early, run, silent)
             lasts += run.dispatch.heartbeat
         host.after(lasts, "host.finish", self._finish, run, payload)
+        for _ in range(rng.choice((0, 0, 1, 3))):
+            host.after(rng.uniform(0, lasts), "host.checkpoint", self._checkpoint, run)
+
+    def _checkpoint(self, run: Run) -> None:
+        """Some are too long to stand in the router's state."""
+        host, dispatch = self._host, run.dispatch
+        if run.over:
+            return
+        run.checkpoints += 1
+        pad = host.world.rng.choice((0, 0, 5_000))
+        state = {"by": [*run.key, run.checkpoints], "pad": "x" * pad}
+        event = Checkpoint(
+            *run.key, dispatch.secret, host.name, run.checkpoints, msgspec.Raw(encode(state))
+        )
+        subject = _SUBJECTS.run(run.tenant, "checkpoint", dispatch.shard)
+        self._store(run, subject, encode(event))
+
+    def _store(self, run: Run, subject: str, data: bytes) -> None:
+        """Again and again, perhaps when a later one is stored already, or the attempt is over."""
+        host = self._host
+
+        def done(seq: int | None, _error: object) -> None:
+            if seq is None:
+                host.after(_RESEND, "host.checkpoint", self._store, run, subject, data)
+
+        if host.attempts.may_report(run.life, host.mono):
+            publish = host.links[0].request
+            publish("publish", subject, data, None, None, done=done, timeout=5.0)
 
     def _spawn(self, run: Run, number: int) -> None:
         """One key for all attempts: a retry finds the child that the one before has made."""

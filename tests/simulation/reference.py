@@ -64,6 +64,7 @@ class Reference:
                 task.life.failure is not None,
                 task.cancel is not None,
                 task.paused,
+                None if task.checkpoint is None else task.checkpoint.seq,
             )
             for name, task in state.tasks.items()
         }
@@ -130,6 +131,7 @@ def _life(task: CheckedTask) -> _Life:
         task.failure is not None,
         task.cancel,
         task.paused,
+        None if task.saved is None else task.saved[0],
     )
 
 

@@ -11,6 +11,7 @@ from callboard_broker.subjects import Subjects
 from callboard_broker.wire import (
     Answered,
     Budget,
+    Checkpoint,
     Dispatch,
     Entered,
     Epoch,
@@ -146,6 +147,21 @@ class Story:
             used=used or {},
         )
         return self._event(tenant, "outcome", event)
+
+    def checkpoint(
+        self,
+        task: str,
+        value: Any = None,
+        *,
+        attempt: int = 1,
+        number: int = 1,
+        secret: str | None = None,
+        tenant: str = "acme",
+    ) -> bool:
+        proof = f"secret-{attempt}" if secret is None else secret
+        raw = msgspec.Raw(json.dumps(value).encode())
+        event = Checkpoint(task, attempt, proof, "h1", number, raw)
+        return self._event(tenant, "checkpoint", event)
 
     def run(self, task: str, result: Any = None, *, attempt: int = 1) -> bool:
         """Dispatch and succeed."""

@@ -27,7 +27,8 @@ class CheckedTask:
     refused: the type of error (and the field) with which a post is refused. runnable: there is a
     payload with which it could be run. view, place: the workflow and its element. failure: of the
     last outcome, at failed_at. void: secrets of lost attempts. stopped_at: the command that
-    cancelled or paused it.
+    cancelled or paused it. checkpoints: number of the last one of this attempt. saved: the last
+    one of all attempts, with its sequence.
     """
 
     id: str
@@ -58,6 +59,8 @@ class CheckedTask:
     decided: Any = UNDECIDED
     void: dict[int, str] = field(default_factory=dict)
     stopped_at: int = 0
+    checkpoints: int = 0
+    saved: tuple[int, Any] | None = None
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -170,7 +173,7 @@ class Tables:
             self.grow(view)
 
     def bury(self, task: CheckedTask) -> None:
-        task.view = task.parent = None
+        task.view = task.parent = task.saved = None
         task.children = []
         self.dead[task.id] = task
 

@@ -22,7 +22,7 @@ _PARTS = {
     "router": "connect read heard decide write acked beat tick fetched asked answer durable"
     " snapshot stop",
     "host": "connect delivered handed ask answered started finish report reported beat beaten"
-    " boxed stopped spawned",
+    " boxed stopped spawned checkpoint",
     "poster": "send acked",
     "server": "stored refused handed beaten",
 }

@@ -9,12 +9,14 @@ import threading
 import time
 from typing import Any
 
+import msgspec
 import pytest
 
 from callboard_agents import Child, Context
 from callboard_agents.context import HostSide
 from callboard_agents.spawn import Spawn
 from callboard_broker.errors import BadInput, TooLarge
+from callboard_broker.wire import BlobRef, encode
 
 
 def test_the_idempotency_key_is_the_same_for_every_attempt():
@@ -24,11 +26,16 @@ def test_the_idempotency_key_is_the_same_for_every_attempt():
 
 
 async def test_progress_is_told_at_once_and_may_be_awaited():
-    told: list[bytes] = []
-    context = Context(task="1", tell=told.append)
+    told: list[tuple[str, bytes]] = []
+    context = Context(task="1", tell=lambda *said: told.append(said))
     context.progress({"done": 3})
     await context.progress("half")
-    assert told == [b'{"done":3}', b'"half"']
+    await context.output(["a", "part"])
+    assert told == [
+        ("progress", b'{"done":3}'),
+        ("progress", b'"half"'),
+        ("output", b'["a","part"]'),
+    ]
 
 
 def test_a_progress_that_cannot_be_told_names_what_is_wrong():
@@ -37,17 +44,21 @@ def test_a_progress_that_cannot_be_told_names_what_is_wrong():
         context.progress({"done": math.nan})
     with pytest.raises(BadInput, match="object"):
         context.progress(object())
-    with pytest.raises(TooLarge):
-        context.progress("x" * 70_000)
+    with pytest.raises(BadInput, match=r"output\.part: nan"):
+        context.output({"part": math.nan})
+    for say in (context.progress, context.output):
+        with pytest.raises(TooLarge):
+            say("x" * 70_000)
 
 
 def test_a_cancelled_handler_is_no_longer_heard():
-    told: list[bytes] = []
-    context = Context(task="1", tell=told.append)
+    told: list[str] = []
+    context = Context(task="1", tell=lambda kind, _value: told.append(kind))
     assert not context.cancelled
     context.cancel()
     assert context.cancelled
     context.progress(1)
+    context.output("x")
     assert told == []
 
 
@@ -67,7 +78,7 @@ def test_what_was_used_adds_up_from_any_thread():
 
     def count() -> None:
         for _ in range(1_000):
-            context.use(tokens=1, cost=0.5)
+            context.settle(tokens=1, cost=0.5)
 
     threads = [threading.Thread(target=count) for _ in range(4)]
     for thread in threads:
@@ -77,7 +88,7 @@ def test_what_was_used_adds_up_from_any_thread():
     assert context.used == {"tokens": 4_000, "cost": 2_000}
 
 
-def test_a_wrong_use_names_the_unit_and_counts_nothing():
+def test_a_wrong_amount_names_the_unit_and_counts_nothing():
     context = Context(task="1")
     wrong: list[tuple[str, Any]] = [
         ("tokens", -1),
@@ -88,9 +99,9 @@ def test_a_wrong_use_names_the_unit_and_counts_nothing():
     ]
     for unit, amount in wrong:
         with pytest.raises(BadInput, match=unit):
-            context.use(**{"cost": 1, unit: amount})
+            context.settle(**{"cost": 1, unit: amount})
     with pytest.raises(BadInput, match="at most 16"):
-        context.use(**{f"unit{number}": 1 for number in range(17)})
+        context.settle(**{f"unit{number}": 1 for number in range(17)})
     assert context.used == {}
 
 
@@ -186,3 +197,60 @@ async def test_a_thread_hears_what_the_coroutine_it_waits_for_raises():
 
     with pytest.raises(KeyError):
         await asyncio.to_thread(context.wait, fail())
+
+
+async def test_a_checkpoint_is_asked_for_and_is_a_sign_of_life():
+    asked: list[tuple[str, bytes]] = []
+
+    async def ask(kind: str, data: bytes) -> bytes:
+        asked.append((kind, data))
+        context.heard_at = 0.0
+        return b"null"
+
+    context = Context(task="1", ask=ask)
+    state = {"done": [1]}
+    leaving = context.checkpoint(state)
+    state["done"].append(2)
+    await leaving
+    assert asked == [("checkpoint", b'{"done":[1]}')], "the state is that of the call"
+    assert context.heard_at > 0
+    with pytest.raises(BadInput, match=r"checkpoint\.at: inf"):
+        context.checkpoint({"at": math.inf})
+    with pytest.raises(TooLarge, match="checkpoint"):
+        context.checkpoint("x" * (17 << 20))
+
+
+async def test_a_context_made_by_hand_takes_checkpoints_and_has_what_it_is_given():
+    context = Context(task="1", restored=b'{"done":[1]}')
+    context.restored["done"].append(2)
+    assert context.restored == {"done": [1]}
+    await context.checkpoint({"done": [1, 2]})
+    assert Context(task="1").restored is None
+    with pytest.raises(RuntimeError, match="no host"):
+        await context.blob.put(b"x")
+
+
+async def test_a_blob_is_named_by_plain_json_and_bounded_when_it_is_read():
+    stored: dict[str, bytes] = {}
+
+    async def ask(kind: str, data: bytes) -> bytes:
+        if kind == "blob_put":
+            name = f"{len(data):064x}"
+            stored[name] = data
+            return encode(BlobRef(name, len(data), name))
+        return stored[msgspec.json.decode(data)["name"]]
+
+    context = Context(task="1", ask=ask)
+    ref = await context.blob.put(memoryview(b"content"))
+    assert await context.blob.get(ref) == b"content"
+    plain = msgspec.to_builtins(ref)
+    assert await context.blob.get(plain) == b"content"
+    with pytest.raises(TooLarge, match="7 bytes; at most 6"):
+        await context.blob.get(plain, max_bytes=6)
+    wrong: list[Any] = [{"name": "x"}, plain | {"size": -1}, plain | {"more": 1}, "x", None]
+    for value in wrong:
+        with pytest.raises(BadInput, match="not a reference"):
+            await context.blob.get(value)
+    text: Any = "text"
+    with pytest.raises(BadInput, match="a str is not bytes"):
+        await context.blob.put(text)

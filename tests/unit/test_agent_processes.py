@@ -49,7 +49,10 @@ class Desk:
     def __init__(self) -> None:
         self.begun_runs: list[bool] = []
         self.ends: asyncio.Queue[tuple[Run, bytes | None, Failure | None]] = asyncio.Queue()
-        self.progress: list[bytes] = []
+        self.told: list[tuple[str, bytes]] = []
+        self.asked: list[tuple[str, bytes]] = []
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
         self.processes: Processes
         options = HostOptions(url=URL)
         claim = Resources(changed=lambda: None).claim(echo)
@@ -70,7 +73,19 @@ class Desk:
 
     def side_of(self, run: Run) -> ChildSide:
         parent = Parent(run.dispatch.task, run.dispatch.attempt, run.dispatch.secret)
-        return ChildSide(parent, run.tenant, progress=self.progress.append, spawn=self.spawn)
+        return ChildSide(
+            parent,
+            run.tenant,
+            tell=lambda kind, value: self.told.append((kind, value)),
+            ask=self.ask,
+            spawn=self.spawn,
+            most_bytes=1000,
+        )
+
+    async def ask(self, kind: str, data: bytes) -> bytes:
+        self.asked.append((kind, data))
+        await self.may_answer.wait()
+        return b'"done"'
 
     async def spawn(self, spawn: Spawn) -> Child:
         raise BadInput("capability", f"nobody posts {spawn.capability} for {spawn.parent.task}")
@@ -199,12 +214,75 @@ def test_a_child_is_heard_and_its_questions_are_answered():
             child.heard.told("used", b'{"tokens":7}')
             child.heard.asked(1, "telephone", b"{}")
             await child.answered.wait()
-            assert made.progress == [b"0.5"]
+            assert made.told == [("progress", b"0.5")]
             assert run.side is not None
             assert run.side.used == {"tokens": 7}
             answer = child.answers[1]
             assert isinstance(answer, Failure)
             assert answer.type == "BadInput"
+            child.end(Ending(result=b"1"))
+
+    run_test(test)
+
+
+def test_what_a_child_stores_and_reads_is_checked_before_the_host_does_it():
+    async def test() -> None:
+        async with desk() as (made, nursery, _):
+            child = nursery.put(ScriptedChild())
+            run = made.start()
+            assert child.heard is not None
+            assert run.side is not None
+            child.heard.told("output", b'"part"')
+            assert made.told == [("output", b'"part"')]
+            ref = b'{"name":"n","size":%d,"digest":"%s"}'
+            good, large = ref % (1000, b"0" * 64), ref % (1001, b"0" * 64)
+            wanted = [
+                ("checkpoint", b'{"done":1}', ""),
+                ("checkpoint", b"{", "checkpoint"),
+                ("checkpoint", b'"\xff"', "checkpoint"),
+                ("checkpoint", b"[" * 100 + b"]" * 100, "nested deeper"),
+                ("checkpoint", b'"%s"' % (b"x" * (17 << 20)), "bytes; at most"),
+                ("blob_put", b"\x00\xff anything", ""),
+                ("blob_get", good, ""),
+                ("blob_get", large, "1,001 bytes; 1,000 are granted"),
+                ("blob_get", b"{}", "missing required field"),
+            ]
+            for number, (kind, data, _why) in enumerate(wanted):
+                child.answered.clear()
+                child.heard.asked(number, kind, data)
+                await child.answered.wait()
+            for number, (_kind, _data, why) in enumerate(wanted):
+                answer = child.answers[number]
+                if isinstance(answer, Failure):
+                    assert why, answer
+                    assert why in answer.message
+                else:
+                    assert (answer, why) == (b'"done"', "")
+            assert [data for kind, data in made.asked] == [w[1] for w in wanted if not w[2]]
+            assert run.side.heard_at > 0
+            child.end(Ending(result=b"1"))
+
+    run_test(test)
+
+
+def test_a_child_cannot_fill_its_host_with_what_it_asks():
+    async def test() -> None:
+        async with desk() as (made, nursery, _):
+            child = nursery.put(ScriptedChild())
+            made.start()
+            assert child.heard is not None
+            made.may_answer.clear()
+            for number in range(5):
+                child.heard.asked(number, "blob_put", bytes(20 << 20))
+            answer = child.answers.get(4)
+            assert isinstance(answer, Failure)
+            assert answer.type == "Busy"
+            await asyncio.sleep(0)
+            assert len(made.asked) == 1, "large ones are done one after the other"
+            made.may_answer.set()
+            while len(child.answers) < 5:
+                child.answered.clear()
+                await child.answered.wait()
             child.end(Ending(result=b"1"))
 
     run_test(test)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from callboard_broker.errors import CommandRefused, TaskExpired, TaskFailed
-from callboard_broker.handle import Handle, Update
+from callboard_broker.handle import Chunk, Handle, Update
 from callboard_broker.wire import (
     BlobRef,
     Entered,
@@ -173,3 +175,28 @@ async def test_a_refused_cancel_is_raised():
     board.cancel = refuse  # type: ignore[method-assign]  # a board that always refuses
     with pytest.raises(CommandRefused, match="not yours: acme"):
         await board.handle.cancel()
+
+
+async def test_parts_of_the_result_are_followed_to_the_end():
+    handle = Handle(Board(), "7", "acme", 3)
+    parts = handle.output()
+    first = asyncio.ensure_future(anext(parts))
+    await asyncio.sleep(0)
+    handle.news("7", "running", None, "host")
+    for number, value in ((1, "a"), (2, None), (4, {"n": 1})):
+        handle.given(Chunk("7", 1, number, value))
+    handle.end("succeeded", b"1", None, None)
+    handle.given(Chunk("7", 1, 5, "too late"))
+    found = [await first] + [chunk async for chunk in parts]
+    assert [(chunk.number, chunk.value) for chunk in found] == [(1, "a"), (2, None), (4, {"n": 1})]
+
+
+async def test_the_handle_of_a_step_hears_only_its_own_parts():
+    handle = Handle(Board(), "7.a.0", "acme", 3)
+    parts = handle.output()
+    first = asyncio.ensure_future(anext(parts))
+    await asyncio.sleep(0)
+    handle.given(Chunk("7.a.1", 1, 1, "another's"))
+    handle.given(Chunk("7.a.0", 1, 1, "mine"))
+    assert (await first).value == "mine"
+    await parts.aclose()

@@ -355,6 +355,40 @@ def test_the_state_equals_an_independent_fold_across_saves_and_restarts(
     store.close()
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_checkpoints_are_counted_as_an_independent_fold_does_across_saves_and_restarts(
+    seed: int, tmp_path: Path
+) -> None:
+    journal = random_journal(seed, 1_200, resume=False, checkpoints=True)
+    store = _fold_with_kills(journal, seed, tmp_path / "ledger.db")
+    naive = NaiveFold()
+    for record in journal:
+        naive.apply(record)
+    found = [row for row in store.find(Query(limit=10_000)) if isinstance(row, Task)]
+    counted = {row.id: (row.attempt, row.checkpoints) for row in found}
+    assert counted == {n: (r["attempt"], r["checkpoints"]) for n, r in naive.tasks.items()}
+    assert sum(number > 0 for _, number in counted.values()) > 5
+    store.close()
+
+
+def test_a_checkpoint_is_its_attempts_own_and_the_last_one_counts() -> None:
+    scribe = begun()
+    task = scribe.post()
+    scribe.checkpoint(task)
+    scribe.dispatch(task)
+    for number in (1, 3, 2, 3):
+        scribe.checkpoint(task, 1, number)
+    scribe.checkpoint(task, 1, 4, secret="forged")  # noqa: S106  not one
+    scribe.checkpoint(task, 1, 4, tenant="globex")
+    aggregator = folded(scribe)
+    assert (aggregator.tasks[task].checkpoints, aggregator.void) == (3, 5)
+    assert view(aggregator.tasks[task]).checkpoints == 3  # type: ignore[union-attr]
+    scribe.lost(task)
+    scribe.checkpoint(task, 1, 5)
+    scribe.dispatch(task, 2)
+    assert folded(scribe).tasks[task].checkpoints == 0
+
+
 @pytest.mark.parametrize("seed", range(25))
 def test_the_state_does_not_depend_on_when_it_was_saved(seed: int, tmp_path: Path) -> None:
     journal = random_journal(seed, 1_200)
@@ -395,6 +429,7 @@ def seen_task(row: Task) -> dict[str, Any]:
     names = "tenant state attempt lost unstarted errors generation secret host dispatch_seq end_seq"
     return {
         **{name: getattr(row, name) for name in [*names.split(), "capability", "parent"]},
+        "checkpoints": row.checkpoints,
         "failed": row.failure is not None,
         "used": sum((row.used or {}).values()),
     }

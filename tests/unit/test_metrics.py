@@ -8,9 +8,10 @@ import pytest
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import GaugeMetricFamily
 
+from callboard_agents.metrics import HostMetrics
 from callboard_broker.errors import BadInput
 from callboard_broker.exposition import Bounded, OnLoop, new_registry, shown
-from callboard_broker.wire import Failure, Limit, Outcome, encode
+from callboard_broker.wire import Failure, Limit, Outcome, Usage, encode
 from callboard_router.desk import Policy
 from callboard_router.metrics import observe
 from tests.scraping import Samples, free_endpoint, scrape
@@ -98,3 +99,14 @@ async def test_a_standby_shows_only_that_it_is_one():
     assert found["callboard_router_active",] == 0
     assert found["callboard_router_position",] == 1
     assert ("callboard_tasks", "waiting") not in found
+
+
+async def test_what_children_have_used_is_shown_in_sum_and_at_its_peak():
+    registry = new_registry()
+    metrics = HostMetrics(registry, lambda: None, lambda: 0)
+    for cpu_s, memory_mb in ((0.5, 20.0), (1.0, 10.0)):
+        usage = Usage(cpu_s, memory_mb, 2.0)
+        metrics.ended("heavy", Outcome("1", 1, "s", "host", 0, 2000, usage=usage))
+    found = await scraped(registry)
+    assert found["callboard_agent_cpu_seconds_total", "heavy"] == 1.5
+    assert found["callboard_agent_peak_memory_bytes", "heavy"] == 20 * 2**20

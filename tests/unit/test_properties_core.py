@@ -29,6 +29,7 @@ from hypothesis.stateful import (
 from callboard_broker.wire import (
     Beat,
     Budget,
+    Checkpoint,
     Dispatch,
     Failure,
     Limit,
@@ -154,6 +155,19 @@ class CoreMachine(RuleBasedStateMachine):
         found = msgspec.UNSET if error else result
         event = Outcome(task.id, attempt, proof, "h0", 0, 0, found, error=error, used=used)
         self.leader.store(f"cb.run.{task.tenant}.outcome.1", encode(event))
+
+    @precondition(lambda self: self._running())
+    @rule(number=_NUMBERS)
+    def leave_a_checkpoint(self, number: int) -> None:
+        """Of an attempt that runs, or of one that is void; now and then it is a repeat."""
+        running = self._running()
+        task = running[number % len(running)]
+        attempt = next(iter(task.void)) if task.void and number % 5 == 0 else task.attempt
+        proof = task.void.get(attempt, self.leader.dispatched[task.id].secret)
+        at = task.checkpoints + number % 3
+        state = msgspec.Raw(encode({"n": number, "pad": "x" * 5_000 * (number % 2)}))
+        event = Checkpoint(task.id, attempt, proof, "h0", max(1, at), state)
+        self.leader.store(f"cb.run.{task.tenant}.checkpoint.1", encode(event))
 
     @rule()
     def a_host_dies(self) -> None:

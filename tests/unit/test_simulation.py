@@ -16,7 +16,7 @@ from msgspec import structs
 
 from callboard_agents.attempts import Attempts
 from callboard_broker import rule
-from callboard_broker.wire import Lost, Outcome, Retrying
+from callboard_broker.wire import Checkpoint, Lost, Outcome, Retrying
 from callboard_router import agenda, decide, ends, fold, snapshot, unfolding
 from callboard_router.budget import Accounts, Need
 from callboard_router.desk import Desk
@@ -62,6 +62,7 @@ _FEATURES = [
     "pause: done",
     "quarantined",
     "redrive: done",
+    "restored",
     "resume: done",
     "retrying",
     "signal: done",
@@ -71,6 +72,7 @@ _FEATURES = [
     "task cancelled",
     "task expired",
     "undo failed",
+    "void checkpoint",
     "workflow cancelled",
     "workflow expired",
     "workflow failed",
@@ -166,7 +168,23 @@ def test_an_outcome_of_an_old_attempt_that_counts_is_caught(monkeypatch: pytest.
         return rule.apply_outcome(life, current)
 
     monkeypatch.setattr(fold, "apply_outcome", lenient)
+    assert _caught() in ("I3", "I5")
+
+
+def test_a_checkpoint_of_an_old_attempt_that_counts_is_caught(monkeypatch: pytest.MonkeyPatch):
+    def lenient(life: rule.Life, event: Checkpoint) -> bool:
+        current = structs.replace(event, attempt=life.attempt, secret=life.secret)
+        return rule.apply_checkpoint(life, current)
+
+    monkeypatch.setattr(fold, "apply_checkpoint", lenient)
     assert _caught() == "I3"
+
+
+def test_an_attempt_that_is_not_given_the_last_checkpoint_is_caught(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(decide, "_restoring", lambda event, _found: event)
+    assert _caught() == "restore"
 
 
 def test_an_attempt_dispatched_before_the_loss_was_read_back_is_caught(

@@ -18,7 +18,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from callboard_broker.subjects import Subjects
-from callboard_broker.wire import Dispatch, Failure, Limit, Outcome, Settled
+from callboard_broker.wire import (
+    Checkpoint,
+    Dispatch,
+    Failure,
+    Limit,
+    Outcome,
+    Settled,
+    encode,
+)
 from callboard_router.desk import Policy
 from callboard_router.fold import apply
 from callboard_router.forked import ForkFailed, forked
@@ -32,7 +40,7 @@ from callboard_router.snapshot import (
     floor,
     load,
 )
-from callboard_router.state import State
+from callboard_router.state import State, Task
 from tests.simulation.leader import Leader
 
 LONG = "x" * 5000
@@ -93,7 +101,16 @@ class Teller(Leader):
     def go(self, moves: int) -> None:
         for _ in range(moves):
             self.random.choice(
-                [self._post, self._run, self._end, self._end, self._end, self._ask, self._wait]
+                [
+                    self._post,
+                    self._run,
+                    self._end,
+                    self._end,
+                    self._end,
+                    self._leave,
+                    self._ask,
+                    self._wait,
+                ]
             )()
             self._turn()
 
@@ -132,9 +149,21 @@ class Teller(Leader):
             body |= {"at_once": 2, "timeout": 8}
         self.flow(*self.random.choice(FLOWS), **body)
 
-    def _end(self) -> None:
+    def _running(self) -> list[Task]:
         tasks = self.engine.state.tasks.values()
-        running = [task for task in tasks if task.life.state == "running"]
+        return [task for task in tasks if task.life.state == "running"]
+
+    def _leave(self) -> None:
+        """A checkpoint, of some attempt."""
+        for task in self._running()[:1]:
+            dispatch = self.dispatched[task.id]
+            value = msgspec.Raw(encode(self.random.choice([1, LONG])))
+            number = task.life.checkpoints + 1
+            event = Checkpoint(task.id, dispatch.attempt, dispatch.secret, "h", number, value)
+            self.store(f"cb.run.{task.tenant}.checkpoint.0", encode(event))
+
+    def _end(self) -> None:
+        running = self._running()
         if not running:
             return
         task = self.random.choice(running)
@@ -197,8 +226,9 @@ def test_nothing_below_the_floor_is_ever_looked_up_again(seed: int, moves: int, 
     teller.go(moves - int(moves * part))
     for subject, data in teller.journal[stored:]:
         if ".dispatch." in subject:
-            post = msgspec.json.decode(data, type=Dispatch).post
-            wanted += [] if post is None else [post]
+            dispatch = msgspec.json.decode(data, type=Dispatch)
+            found = (dispatch.post, dispatch.restored_at)
+            wanted += [seq for seq in found if seq is not None]
     assert all(seq >= purged for seq in wanted)
 
 

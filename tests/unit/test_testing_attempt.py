@@ -16,8 +16,8 @@ async def chatty(payload: dict[str, int], ctx: Context) -> dict[str, object]:
     """Say all that can be said."""
     ctx.progress({"at": 1})
     ctx.progress({"at": 2})
-    ctx.use(tokens=payload["tokens"])
-    ctx.use(tokens=1, calls=1)
+    ctx.settle(tokens=payload["tokens"])
+    ctx.settle(tokens=1, calls=1)
     child = await ctx.spawn("review", {"file": "a.py"}, key="a")
     return {"review": await child.result(), "key": ctx.idempotency_key, "attempt": ctx.attempt}
 

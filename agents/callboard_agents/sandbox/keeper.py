@@ -29,7 +29,7 @@ from callboard_agents.sandbox.child import CHANNEL, MOST_FILES, Birth, live
 from callboard_agents.sandbox.grant import CellPlan
 from callboard_agents.sandbox.line import BORN, GONE, Order
 from callboard_agents.sandbox.remote import ChildLoop, Remote, capture
-from callboard_agents.sandbox.rlimits import limit_this_process, user_tasks
+from callboard_agents.sandbox.rlimits import MIB, limit_this_process, user_tasks
 from callboard_agents.sandbox.seccomp import Filter
 from callboard_agents.sandbox.syscalls import adopt_orphans, die_with_parent
 
@@ -96,7 +96,8 @@ class _Keeper:
         tasks = None if cell.uid is None else user_tasks(grant)
         limit_this_process(grant, has_bytes=keeping.mapped, tasks=tasks)
         channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, CHANNEL)
-        remote = Remote(channel, keeping.loop)
+        most_bytes = int(grant.output_mb * MIB)
+        remote = Remote(channel, keeping.loop, most_bytes=most_bytes)
         capture(remote)
         self._birth = Birth(
             start=keeping.start,

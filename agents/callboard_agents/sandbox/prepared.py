@@ -80,6 +80,8 @@ class Child:
         output = int(self.plan.grant.output_mb * _MIB) + _SAID
         self._frames = Frames({TOLD: _SAID + 64, ASKED: output, RESULT: output, FAILED: _SAID})
         self._unsent = bytearray()
+        self._sent = asyncio.Event()
+        self._sent.set()
         self._heard: Heard | None = None
         self._result: bytes | None = None
         self._failure: Failure | None = None
@@ -105,6 +107,10 @@ class Child:
             self._send(frame(REFUSE, number, encode(answer)))
         else:
             self._send(frame(ANSWER, number, answer))
+
+    async def taken(self) -> None:
+        """Return when it has taken all that it was told, or is gone."""
+        await self._sent.wait()
 
     def cancel(self) -> None:
         """Ask it to stop."""
@@ -163,6 +169,7 @@ class Child:
                 return
             data = data[sent:]
             self._loop.add_writer(self._channel, self._write)
+            self._sent.clear()
         self._unsent += data
 
     def _write(self) -> None:
@@ -176,6 +183,7 @@ class Child:
         del self._unsent[:sent]
         if not self._unsent:
             self._loop.remove_writer(self._channel)
+            self._sent.set()
 
     def _read(self) -> None:
         try:
@@ -259,6 +267,7 @@ class Child:
             self._loop.remove_reader(self._channel)
             self._loop.remove_writer(self._channel)
             self._channel.close()
+            self._sent.set()
 
 
 def _measured(pid: int, resident_mb: float, wall: float) -> Usage:

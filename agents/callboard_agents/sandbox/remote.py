@@ -36,6 +36,7 @@ from callboard_agents.sandbox.channel import (
 from callboard_agents.sandbox.grant import TaskHeader
 from callboard_agents.spawn import Spawn
 from callboard_broker import errors
+from callboard_broker.bounds import check_size
 from callboard_broker.encoding import encode_payload
 from callboard_broker.errors import BadInput, TaskError
 from callboard_broker.rule import TaskState
@@ -72,9 +73,15 @@ class ChildLoop(asyncio.SelectorEventLoop):
 
 
 class Remote:
-    """The host's side of one attempt, in its child. loop: of an async handler."""
+    """The host's side of one attempt, in its child. loop: of a handler that may await anything.
 
-    def __init__(self, channel: socket.socket, loop: ChildLoop | None) -> None:
+    most_bytes: of a request; the host would end this process for more.
+    """
+
+    def __init__(
+        self, channel: socket.socket, loop: ChildLoop | None, *, most_bytes: int = _NO_BOUND
+    ) -> None:
+        self._most_bytes = most_bytes
         self._channel = channel
         self.loop = loop
         self.frames = Frames(dict.fromkeys((START, ANSWER, REFUSE, CANCEL), _NO_BOUND))
@@ -125,7 +132,8 @@ class Remote:
             self.tell("heartbeat", b"")
 
     async def ask(self, kind: str, data: bytes) -> bytes:
-        """Ask the host. Raises the error that it gives."""
+        """Ask the host. Raises the error that it gives, and `TooLarge` for what is not granted."""
+        check_size(data, self._most_bytes, kind)
         number = next(self._numbers)
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._asked[number] = answer
@@ -138,8 +146,9 @@ class Remote:
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run it on the child's loop, on which the channel is read meanwhile."""
         loop = self.loop
-        if loop is None:
-            raise RuntimeError("this handler has no event loop")
+        if loop is None or loop.is_running():
+            coroutine.close()
+            raise RuntimeError("ctx.wait is for plain functions that take a context: use await")
         self._task = task = loop.create_task(coroutine)
         if self.cancelled:
             task.cancel()
@@ -188,7 +197,9 @@ class ChildContext(Context):
             tenant=header.tenant,
             capability=header.capability,
             deadline=time.monotonic() + header.seconds,
-            tell=lambda data: remote.tell("progress", data),
+            tell=remote.tell,
+            ask=remote.ask,
+            restored=None if header.restored is msgspec.UNSET else header.restored,
             host=HostSide(spawn=self._spawn_remotely),
         )
         self._remote = remote
@@ -203,9 +214,9 @@ class ChildContext(Context):
         """Say that the handler is alive."""
         self._remote.beat()
 
-    def use(self, **units: float) -> None:
+    def settle(self, **units: float) -> None:
         """Count what this attempt has used of budgets' units."""
-        super().use(**units)
+        super().settle(**units)
         self._remote.tell("used", encode(self.used))
 
     def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -302,4 +313,6 @@ def _error(failure: Failure) -> Exception:
         return kind("", failure.message, failure)
     if kind is BadInput:
         return BadInput(failure.field or "", failure.message)
+    if failure.type == "LookupError":
+        return LookupError(failure.message)
     return RuntimeError(f"{failure.type}: {failure.message}")

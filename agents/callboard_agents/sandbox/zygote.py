@@ -76,9 +76,18 @@ class Zygote:
                 _check_reach(plan)
         agents = _load(orders)
         self._agents = [agents.get(plan.capability) for plan in orders.plans]
-        self._starts = [
-            agent and (chained(agent, load_middleware(plan.middleware)) or agent.start)
+        chains = [
+            agent and chained(agent, load_middleware(plan.middleware))
             for agent, plan in zip(self._agents, orders.plans, strict=True)
+        ]
+        self._starts = [
+            agent and (chain or agent.start)
+            for agent, chain in zip(self._agents, chains, strict=True)
+        ]
+        # Around a plain function whatever has a context may wait for something by it.
+        self._awaits = [
+            agent is not None and (agent.is_async or agent.takes_context or chain is not None)
+            for agent, chain in zip(self._agents, chains, strict=True)
         ]
         self._lifespans = _enter(list(agents.values()))
         if "disk" in self.layers:
@@ -161,15 +170,14 @@ class Zygote:
         if pid == 0:
             self._alone()
             agent = self._agents[plan]
-            is_async = agent is not None and agent.is_async
             keep(
                 Keeping(
                     start=self._starts[plan],
-                    is_async=is_async,
+                    is_async=agent is not None and agent.is_async,
                     plan=self._plans[plan],
                     cell=cell,
                     calls=self._filters[plan],
-                    loop=self._loop if is_async else None,
+                    loop=self._loop if self._awaits[plan] else None,
                     line=theirs,
                     mapped=self._mapped,
                     nothing=self._nothing,

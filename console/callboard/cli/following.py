@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import msgspec
 
 from callboard.census import Census, take_census
+from callboard.cli.chunks import Chunks
 from callboard.cli.screen import Screen
 from callboard_broker.client import Board
 from callboard_broker.errors import TaskError
@@ -69,12 +71,20 @@ async def follow_or_name(handle: Handle, screen: Screen, *, wait: bool) -> int:
 
 
 async def follow_to_end(handle: Handle, screen: Screen) -> None:
-    """Return when it has ended; on a terminal a line tells how far it is."""
-    if screen.errors.is_terminal:
-        steps: dict[str, str] = {}
-        with screen.errors.status(f"{handle.id}: {handle.state}") as status:
-            async for update in handle:
+    """Return when it has ended. Parts of its result are shown as they come; on a terminal a line
+    tells how far it is, until the first of them."""
+    steps: dict[str, str] = {}
+    chunks = Chunks(handle.id, screen)
+    live = screen.errors.is_terminal
+    with screen.errors.status(f"{handle.id}: {handle.state}") if live else nullcontext() as status:
+        async for update in handle:
+            if update.chunk is not None:
+                if status is not None:
+                    status.stop()  # from here on, what comes is the sign of life
+                chunks.write(update.chunk)
+            elif status is not None:
                 status.update(_progress(handle, update, steps))
+    chunks.close()
     await handle.wait()
 
 

@@ -60,8 +60,10 @@ def run(  # noqa: PLR0913  each is an option of the command
     async def work() -> int:
         screen = Screen(json=json)
         async with reach(nats, prefix, name="callboard run", tenant=tenant) as board:
-            handle = await board.run(flow, values, key=key, timeout=timeout)
             await say_if_nobody_offers(board, needed, screen)
+            if wait:
+                await board.listen()
+            handle = await board.run(flow, values, key=key, timeout=timeout)
             return await follow_or_name(handle, screen, wait=wait)
 
     raise typer.Exit(run_coroutine(work()))

@@ -31,7 +31,8 @@ callboard submit train 7 --need label=gpu:a100 --need memory=40000 --queue-timeo
 
 callboard submit report.daily --cron '0 6 * * 1-5' --zone Europe/Berlin
 
-Exit code 1 with --wait: the task failed. Without it, the id is all that is printed."""
+Exit code 1 with --wait: the task failed. Without it, the id is all that is printed. Parts of the \
+result that the handler gives before its end come on stderr."""
 
 
 @app.command(epilog=_EPILOG)
@@ -133,10 +134,12 @@ def submit(  # noqa: PLR0913  each is an option of the command
     async def work() -> int:
         screen = Screen(json=json)
         async with reach(nats, prefix, name="callboard submit", tenant=tenant) as board:
+            await say_if_nobody_offers(board, {capability}, screen)
+            if wait:
+                await board.listen()
             handle = await board.submit(
                 capability, value, priority=priority, key=key, timeout=timeout, **options
             )
-            await say_if_nobody_offers(board, {capability}, screen)
             return await follow_or_name(handle, screen, wait=wait)
 
     raise typer.Exit(run(work()))

@@ -25,6 +25,7 @@ from callboard.testing.memory_server import MemoryServer
 from callboard.testing.seeded_board import SeededChildren
 from callboard_agents.agent import Agent
 from callboard_agents.attempts import Attempts
+from callboard_agents.checkpoints import Checkpoints
 from callboard_agents.intake import Intake
 from callboard_agents.lane import Lane
 from callboard_agents.mailbox import Mailbox
@@ -33,6 +34,7 @@ from callboard_agents.outcomes import Outcomes
 from callboard_agents.payloads import Payloads
 from callboard_agents.reports import Reports
 from callboard_agents.resources import Resources
+from callboard_agents.stagehand import Stagehand
 from callboard_agents.stop_requests import listen_for_stops
 from callboard_broker.publisher import Publisher
 from callboard_broker.streams import Topology
@@ -125,9 +127,11 @@ class MemoryHost:
             outcomes = Outcomes(publisher, self._attempts)
             payloads = Payloads(connection, around.topology)
             subjects = around.topology.subjects
+            reports = Reports(connection, subjects, outcomes, payloads, options)
+            checkpoints = Checkpoints(publisher, payloads, self._attempts, options)
             self._running = running = MemoryRunning(
-                payloads,
-                Reports(connection, subjects, outcomes, payloads, options),
+                Stagehand(reports.news, payloads, checkpoints),
+                reports,
                 group,
                 spawn=children.spawn,
                 clock=around.server.clock,

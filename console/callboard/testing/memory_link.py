@@ -67,6 +67,10 @@ class _MemoryLink(Link):
         if self.up:
             self._server.take(subject, reply, headers, data)
 
+    @property
+    def congested(self) -> bool:
+        return False
+
     async def drained(self) -> None:
         """Nothing ever waits to be sent."""
 

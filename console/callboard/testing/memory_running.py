@@ -17,11 +17,11 @@ from callboard.testing.board_clock import BoardClock
 from callboard.testing.faults import Fault, Faults
 from callboard_agents.context import HostSide
 from callboard_agents.executors import Executor
-from callboard_agents.payloads import Payloads
 from callboard_agents.reports import Reports
 from callboard_agents.run import Run
 from callboard_agents.running import Running
 from callboard_agents.spawn import Spawner
+from callboard_agents.stagehand import Stagehand
 from callboard_broker.wire import Failure
 
 __all__ = ["MemoryRunning", "thread_side"]
@@ -32,7 +32,7 @@ class MemoryRunning(Running):
 
     def __init__(
         self,
-        payloads: Payloads,
+        stagehand: Stagehand,
         reports: Reports,
         group: asyncio.TaskGroup,
         *,
@@ -42,7 +42,7 @@ class MemoryRunning(Running):
     ) -> None:
         inline = HostSide(spawn=spawn, now=clock.now)
         super().__init__(
-            payloads, reports, group, inline=inline, threaded=thread_side(clock, spawn)
+            stagehand, reports, group, inline=inline, threaded=thread_side(clock, spawn)
         )
         self._virtual = clock.virtual
         self._struck: dict[Run, Failure] = {}
