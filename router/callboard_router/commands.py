@@ -126,7 +126,7 @@ def _redrive(state: State, tenant: str, seq: int, command: Command) -> None:
     if nothing and not edited:
         raise _Refused("Conflict", f"the post of {command.id} cannot be run: give it a payload")
     if not task.capability:
-        raise _Refused("Conflict", f"{command.id} is a workflow that cannot be read: post it anew")
+        raise _Refused("Conflict", f"{command.id} was refused as it was posted: post it anew")
     revive(state, task)
     if isinstance(command.payload, msgspec.Raw):
         short = len(command.payload) <= INLINE

@@ -57,7 +57,8 @@ def take_post(state: State, address: Address, seq: int, data: bytes) -> None:
     task = _task(state, address, seq, shard, post)
     if failure is not None:
         if post.cron is not None:
-            task.payload, task.payload_at = None, 0  # it is no task, so it cannot be run as one
+            # It is no task, so it cannot be run as one, with whatever payload.
+            task.capability, task.payload, task.payload_at = "", None, 0
         task.life.failure = failure
         state.add(task)
         return

@@ -194,6 +194,8 @@ class Checker:
             task.parent, task.view = parent.id, parent.view
         if refused is not None:
             task.failure = {"type": refused[0]}
+            if "cron" in body and refused[0] != "BadInput":
+                task.capability = ""  # no task: it cannot be run as one
         tables.add(task)
 
     def _take_command(self, record: Stored, tag: Sent) -> None:

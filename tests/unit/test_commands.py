@@ -420,6 +420,16 @@ def test_more_may_not_wait_than_the_limit_says_and_the_refusal_tells_when_to_com
     assert not led.engine.state.merges, "what was refused is not remembered by its key"
 
 
+def test_a_schedule_that_was_refused_is_no_task_whatever_payload_it_is_given():
+    limits = {"global": Limit(concurrency=1), "tenant": Limit(concurrency=1, waiting=1)}
+    led = Leader(Policy(limits=limits)).lead()
+    led.post()
+    refused = led.post(cron={"expression": "* * * * *"})
+    assert ended(led.turn(), refused) == ("failed", "Overloaded")
+    led.command("redrive", refused, payload={"n": 1})
+    assert refusal(led.turn()) == "Conflict"
+
+
 # -- spawned tasks
 
 
