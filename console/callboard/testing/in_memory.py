@@ -22,7 +22,7 @@ import msgspec
 from callboard.policy import policy_of
 from callboard.testing.board_clock import BoardClock
 from callboard.testing.faults import Faults
-from callboard.testing.gathering import Agents, gathered
+from callboard.testing.gathering import Agents, AnyMiddleware, gathered, sorted_middleware
 from callboard.testing.journal import JournalEvent, read_event
 from callboard.testing.memory_crew import MemoryCrew
 from callboard.testing.memory_host import Surroundings
@@ -70,7 +70,8 @@ class MemoryBoard(SeededBoard):
         super().__init__(connection, options, group, rng)
         self._parts = parts
         self._progress: dict[str, list[Any]] = {}
-        connection.add_sink(f"{options.prefix}.news.*.*", self._hear_progress)
+        self._output: dict[str, list[Any]] = {}
+        connection.add_sink(f"{options.prefix}.news.*.*", self._hear_news)
 
     # -- time
 
@@ -103,6 +104,10 @@ class MemoryBoard(SeededBoard):
     def progress_of(self, task: str) -> list[Any]:
         """What the attempts of a task have told, decoded, in order."""
         return list(self._progress.get(task, ()))
+
+    def output_of(self, task: str) -> list[Any]:
+        """The parts of their result that the attempts of a task have given, decoded, in order."""
+        return list(self._output.get(task, ()))
 
     async def explain(self, task: str, *, tenant: str | None = None) -> dict[str, Any]:
         """Why a task that has not ended is where it is, as `callboard explain --json` has it.
@@ -141,10 +146,12 @@ class MemoryBoard(SeededBoard):
 
     # -- inside
 
-    def _hear_progress(self, _subject: str, _reply: str, _headers: bytes, data: bytes) -> None:
+    def _hear_news(self, _subject: str, _reply: str, _headers: bytes, data: bytes) -> None:
         news = msgspec.json.decode(data)
         if "progress" in news:
             self._progress.setdefault(news["task"], []).append(news["progress"])
+        if "output" in news:
+            self._output.setdefault(news["task"], []).append(news["output"])
 
 
 @asynccontextmanager
@@ -156,6 +163,7 @@ async def memory_board(
     settings: Settings | Mapping[str, object] | None = None,
     hosts: int = 1,
     seed: int = 0,
+    middleware: Sequence[AnyMiddleware] = (),
 ) -> AsyncIterator[MemoryBoard]:
     """A board in memory, with `agents` on each of its hosts; it ends with the block.
 
@@ -164,18 +172,26 @@ async def memory_board(
     real time. settings: those of the board, or dotted keys over the packaged defaults, such as
     `{"budgets.global_concurrency": 2}`; that one is 100 by default, for it would depend on the
     machine, and neither the environment nor `./config/` is read. seed: of all that is chosen at
-    random. Agents that run in child processes run on the loop or in a thread, without limits.
-    Raises `BadInput`, `SettingsError`.
+    random. middleware: around each attempt (`Middleware`, or places of it as `--middleware` takes
+    them) and around each post (`SubmitMiddleware`), the first outermost. Each host enters the
+    lifespans of its agents. Agents that run in child processes run on the loop or in a thread,
+    without limits; commands are refused. Raises `BadInput`, `SettingsError`, `StartFailed`.
     """
     check_tenant(tenant)
     found, read = gathered(agents), settings_of(settings)
+    attempts, posts = sorted_middleware(middleware)
     try:
         async with AsyncExitStack() as stack:
             clock, rng, topology = BoardClock(start), random.Random(seed), Topology()  # noqa: S311  a seed, not a secret
             server = MemoryServer(clock, rng)
             queues = MemoryQueues(topology.subjects, rng)
             around = Surroundings(
-                server=server, queues=queues, faults=Faults(), rng=rng, topology=topology
+                server=server,
+                queues=queues,
+                faults=Faults(),
+                rng=rng,
+                topology=topology,
+                middleware=attempts,
             )
             crew = MemoryCrew(found, read, around)
             router = await stack.enter_async_context(
@@ -192,7 +208,10 @@ async def memory_board(
                 clock=clock, faults=around.faults, crew=crew, ledger=ledger, topology=topology
             )
             options = BoardOptions(
-                tenant=tenant, name="callboard test", post_bytes=read.payload.post_bytes
+                tenant=tenant,
+                name="callboard test",
+                post_bytes=read.payload.post_bytes,
+                middleware=posts,
             )
             board = await stack.enter_async_context(
                 MemoryBoard(connection, options, group, rng, parts)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from callboard.testing.faults import Faults
+from callboard.testing.memory_lifespans import lived_here
 from callboard.testing.memory_link import MemoryConnection, open_memory_link
 from callboard.testing.memory_queue import MemoryQueues, Taker
 from callboard.testing.memory_running import MemoryRunning
@@ -28,7 +29,9 @@ from callboard_agents.attempts import Attempts
 from callboard_agents.checkpoints import Checkpoints
 from callboard_agents.intake import Intake
 from callboard_agents.lane import Lane
+from callboard_agents.lifespans import refuse_async, spans_of
 from callboard_agents.mailbox import Mailbox
+from callboard_agents.middleware import Middleware, chained
 from callboard_agents.options import HostOptions
 from callboard_agents.outcomes import Outcomes
 from callboard_agents.payloads import Payloads
@@ -47,13 +50,14 @@ _PLENTY = 1e6  # cores, and MiB: more than any agent declares
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What all hosts of one board share."""
+    """What all hosts of one board share. middleware: of every host, the first outermost."""
 
     server: MemoryServer
     queues: MemoryQueues
     faults: Faults
     rng: random.Random
     topology: Topology
+    middleware: tuple[Middleware, ...] = ()
 
 
 class MemoryHost:
@@ -62,6 +66,7 @@ class MemoryHost:
     def __init__(
         self, agents: Sequence[Agent[..., Any]], options: HostOptions, around: Surroundings
     ) -> None:
+        refuse_async(spans_of([agent for agent in agents if agent.isolation == "process"]))
         self.options = options
         self.ready = asyncio.Event()
         self.dead = False
@@ -70,7 +75,13 @@ class MemoryHost:
         self._attempts.beat_stored(self._attempts.life, math.inf)
         resources = Resources(_PLENTY, _PLENTY, changed=_nothing)
         self._lanes = [
-            Lane(own, options, resources.claim(own), lambda: not self.dead)
+            Lane(
+                own,
+                options,
+                resources.claim(own),
+                lambda: not self.dead,
+                chained(own, around.middleware),
+            )
             for own in map(_of_this_host, agents)
         ]
         self._takers: list[Taker] = []
@@ -114,7 +125,9 @@ class MemoryHost:
         around, options = self._around, self.options
         for lane in self._lanes:
             _ = lane.agent.handler  # instances are made before anything is promised
+        spans = spans_of([lane.agent for lane in self._lanes])
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(lived_here(spans))
             connection = await stack.enter_async_context(
                 open_memory_link(around.server, options.name)
             )

@@ -42,12 +42,13 @@ class AttemptOutcome:
     """What came of an attempt. result: decoded, as a poster gets it; None if it failed.
 
     failure: its error as the journal has it (`type`, `message`, `field`, ...), or None.
-    progress: what it told, in order. used: by unit. children: what it spawned, in order.
+    progress, output: what it told, in order. used: by unit. children: what it spawned, in order.
     """
 
     result: Any
     failure: Failure | None
     progress: list[Any]
+    output: list[Any]
     used: dict[str, float]
     children: list[Spawned]
 
@@ -99,6 +100,7 @@ def _outcome(board: MemoryBoard, task: str, result: Any, failure: Failure | None
         result=result,
         failure=failure,
         progress=board.progress_of(task),
+        output=board.output_of(task),
         used=dict(last.used or {}),
         children=[found for each in events if (found := _spawned(each, task)) is not None],
     )
