@@ -133,6 +133,15 @@ class Subjects:
         return f"{self.prefix}.audit.leaves"
 
     @property
+    def audit_checkpoints(self) -> str:
+        return f"{self.prefix}.audit.checkpoints"
+
+    @property
+    def audit_records(self) -> str:
+        """Signed notes beside the leaves: whose key is whose, what was archived."""
+        return f"{self.prefix}.audit.records"
+
+    @property
     def asks(self) -> str:
         """Every question that is answered and not stored."""
         return f"{self.prefix}.ask.*.*"

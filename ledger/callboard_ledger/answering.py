@@ -63,7 +63,8 @@ class Answering:
     """The answers of one ledger.
 
     flush: saves what the aggregator holds unsaved, so that the store has it. catch_up: returns
-    when everything stored in the journal by now is folded. position: how far everything is.
+    when everything stored in the journal by now is folded. position: how far everything is, given
+    up to where the journal shall be archived.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Answering:
         *,
         flush: Callable[[], None],
         catch_up: Callable[[], Awaitable[None]],
-        position: Callable[[], Awaitable[PositionView]],
+        position: Callable[[int], Awaitable[PositionView]],
     ) -> None:
         self._connection = connection
         self._topology = topology
@@ -148,7 +149,7 @@ class Answering:
             text, _, field = str(error).partition(" - at `$.")
             raise BadInput(field.rstrip("`") or "question", text[:200]) from error
         if isinstance(question, PositionQuestion):
-            return await self._position()
+            return await self._position(question.archive)
         if question.fresh:
             await self._catch_up()
         if isinstance(question, ListQuestion):

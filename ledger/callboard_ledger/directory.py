@@ -1,4 +1,4 @@
-"""The ledger's own directory: its store, the heads of the audit log, and a lock.
+"""The ledger's own directory: its store, the files of the audit log, and a lock.
 
 One ledger at a time uses a directory: two would undo each other's positions. The lock is the
 kernel's, so it ends with the process that held it.

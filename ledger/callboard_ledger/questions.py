@@ -64,7 +64,10 @@ class HistoryQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PositionQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How far the ledger is."""
+    """How far the ledger is. archive: up to this event somebody wants to purge the journal: what is
+    not archived of it begins to be."""
+
+    archive: Annotated[int, Meta(ge=0)] = 0
 
 
 Grouping = Literal["hour", "tenant", "capability", "agent", "version"]

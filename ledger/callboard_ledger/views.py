@@ -247,7 +247,8 @@ class EndView(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 class PositionView(msgspec.Struct, omit_defaults=True):
     """How far the ledger is. position: folded. last: stored in the journal. audited: in AUDIT.
-    saved: in the store. audit_problem: why nothing more is audited, if so."""
+    saved: in the store. archived: in the archive, or what may be purged where there is none.
+    audit_problem: why nothing more is audited, if so."""
 
     position: int
     last: int
@@ -255,6 +256,7 @@ class PositionView(msgspec.Struct, omit_defaults=True):
     saved: int
     void: int
     malformed: int
+    archived: int = 0
     audit_problem: str | None = None
 
 
