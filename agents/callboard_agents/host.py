@@ -32,6 +32,7 @@ from callboard_agents.payloads import Payloads
 from callboard_agents.reports import Reports
 from callboard_agents.resources import Resources
 from callboard_agents.running import Running
+from callboard_agents.signer import Signer
 from callboard_agents.spawning import Children
 from callboard_agents.stop_requests import listen_for_stops
 from callboard_broker.connection import Connection, open_link
@@ -93,6 +94,7 @@ class Host:
         self._running: Running | None = None
         self._outcomes: Outcomes | None = None
         self._failed: BaseException | None = None
+        self._key = ""
 
     @property
     def incarnation(self) -> str:
@@ -147,7 +149,9 @@ class Host:
         subjects = Subjects(options.prefix)
         self._outcomes = outcomes = Outcomes(publisher, self.attempts)
         payloads = Payloads(connection, Topology(subjects))
-        reports = Reports(connection, subjects, outcomes, payloads, options)
+        signer = Signer(options)
+        self._key = signer.public
+        reports = Reports(connection, subjects, outcomes, payloads, signer, options)
         self._running = running = Running(
             payloads,
             reports,
@@ -234,7 +238,7 @@ class Host:
             parts = self.resources.divide(slots, time.monotonic())
         offers = [lane.offer(parts.get(lane.agent.capability, 0)) for lane in self._lanes]
         layers = () if self._nursery is None else tuple(sorted(self._nursery.layers))
-        return Said(offers, self.resources.taken, layers)
+        return Said(offers, self.resources.taken, layers, self._key)
 
     # -- what the resources tell; on the loop
 

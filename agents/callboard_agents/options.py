@@ -16,7 +16,10 @@ from callboard_broker.endpoint import Endpoint
 from callboard_broker.errors import BadInput
 from callboard_broker.subjects import SHARED_POOL, check_host, check_token
 
-__all__ = ["HostOptions", "host_name"]
+__all__ = ["OWN_KEY", "HostOptions", "host_name"]
+
+OWN_KEY = "own"
+"""`HostOptions.signing`: with a key that lives as long as the process."""
 
 
 def host_name() -> str:
@@ -63,6 +66,9 @@ class HostOptions:
     """How far the work of tenants is kept apart."""
     metrics: Endpoint | None = None
     """Where its metrics are shown; None: nowhere."""
+    signing: str = ""
+    """How outcomes are signed: empty: they are not; `own`: with a key made at the start; else the
+    file of a private key, made if there is none."""
 
     def __post_init__(self) -> None:
         check_token(self.prefix, "prefix")

@@ -31,12 +31,20 @@ class Outcomes:
         self._idle.set()
         self.unstored = 0
 
-    def send(self, life: Life, key: tuple[str, int], subject: str, data: bytes) -> None:
+    def send(
+        self,
+        life: Life,
+        key: tuple[str, int],
+        subject: str,
+        data: bytes,
+        *,
+        headers: bytes = b"",
+    ) -> None:
         """Publish the outcome of attempt `key`, which was started in `life`."""
         self.unstored += 1
         if self.unstored == 1:
             self._idle.clear()
-        self._publish(_Outcome(self, life, key, subject, data))
+        self._publish(_Outcome(self, life, key, (subject, data, headers)))
 
     async def settled(self) -> None:
         """Return when everything sent so far is stored, or void."""
@@ -48,7 +56,8 @@ class Outcomes:
             self._over(outcome)
             return
         try:
-            self._publisher.publish(outcome.subject, outcome.data, done=outcome.answered)
+            subject, data, headers = outcome.message
+            self._publisher.publish(subject, data, headers=headers, done=outcome.answered)
         except BadInput as error:  # the server takes only smaller messages than `blob_bytes`
             _LOG.error("outcome of task %s attempt %d cannot be sent: %s", *outcome.key, error)
             self._over(outcome)
@@ -72,16 +81,19 @@ class Outcomes:
 class _Outcome:
     """One outcome; `answered` is what the publisher calls, without a closure per message."""
 
-    __slots__ = ("data", "key", "life", "owner", "repeated", "subject")
+    __slots__ = ("key", "life", "message", "owner", "repeated")
 
     def __init__(
-        self, owner: Outcomes, life: Life, key: tuple[str, int], subject: str, data: bytes
+        self,
+        owner: Outcomes,
+        life: Life,
+        key: tuple[str, int],
+        message: tuple[str, bytes, bytes],
     ) -> None:
         self.owner = owner
         self.life = life
         self.key = key
-        self.subject = subject
-        self.data = data
+        self.message = message
         self.repeated = False
 
     def answered(self, _seq: int | None, error: Exception | None) -> None:

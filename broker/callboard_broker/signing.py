@@ -123,6 +123,10 @@ class SigningKey:
             draft.unlink()
         return made
 
+    def named(self, name: str) -> SigningKey:
+        """The same key under another name."""
+        return SigningKey(name, self._key)
+
     def text(self) -> str:
         """The private key as its file holds it."""
         return _PRIVATE + _text(self.public.name, self.public.id, self._key.private_bytes_raw())

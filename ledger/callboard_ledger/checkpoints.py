@@ -90,23 +90,30 @@ class CheckpointFile:
 
     def append(self, note: str) -> None:
         """Add one; it is on the disk when this returns."""
-        torn = self._is_torn()
+        self._mend()
         with open(self.path, "a", encoding="utf-8", opener=_private) as file:
-            file.write(f"\n\n{note}\n" if torn else f"{note}\n")
+            file.write(f"{note}\n")
             file.flush()
             os.fsync(file.fileno())
 
-    def _is_torn(self) -> bool:
-        """Whether the ledger was killed while it wrote the last one."""
+    def _mend(self) -> None:
+        """Remove what the ledger wrote of a checkpoint when it was killed."""
         try:
             with self.path.open("rb") as file:
-                file.seek(0, os.SEEK_END)
-                if file.tell() == 0:
-                    return False
+                if file.seek(0, os.SEEK_END) == 0:
+                    return
                 file.seek(-1, os.SEEK_END)
-                return file.read(1) != b"\n"
+                if file.read(1) == b"\n":
+                    return
+                file.seek(0)
+                data = file.read()
         except FileNotFoundError:
-            return False
+            return
+        whole = deque(read_notes(data.decode(errors="replace")), maxlen=1)
+        last = whole[0].encode() if whole else b""
+        os.truncate(self.path, data.rfind(last) + len(last))
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write("\n" if last else "")
 
 
 def read_checkpoints(path: Path, keys: Sequence[PublicKey]) -> list[Checkpoint]:

@@ -129,7 +129,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, Line | None]]:
     """
     number = 0
     try:
-        with closing(_open(path)) as file:
+        with path.open("rb") as raw, closing(_plain(raw)) as file:
             while data := file.readline(_LONGEST_LINE):
                 number += 1
                 try:
@@ -141,8 +141,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, Line | None]]:
         raise BadInput("file", f"{path} cannot be read behind line {number}: {reason}") from error
 
 
-def _open(path: Path) -> BinaryIO | gzip.GzipFile:
-    file = path.open("rb")
+def _plain(file: BinaryIO) -> BinaryIO | gzip.GzipFile:
     compressed = file.read(2) == _GZIP
     file.seek(0)
     if not compressed:
