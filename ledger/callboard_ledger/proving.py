@@ -111,11 +111,11 @@ class AuditTree:
     async def _node(self, level: int, index: int, size: int) -> bytes:
         """The hash of a complete subtree."""
         tile_level, above = divmod(level, 8)
-        first, count = index << above, 1 << above
-        if (tile_level, first) not in self._nodes:
-            await self._load(tile_level, first // TILE, size)
+        wanted = [(tile_level, number) for number in range(index << above, (index + 1) << above)]
+        if not all(place in self._nodes for place in wanted):
+            await self._load(tile_level, wanted[0][1] // TILE, size)
         try:
-            nodes = [self._nodes[tile_level, first + number] for number in range(count)]
+            nodes = [self._nodes[place] for place in wanted]
         except KeyError:
             raise AuditBroken([f"a tile of level {tile_level} in AUDIT is cut short"]) from None
         while len(nodes) > 1:

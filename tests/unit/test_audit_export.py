@@ -85,7 +85,7 @@ def test_a_workflow_is_chosen_with_its_steps_and_the_commands_to_it(tmp_path: Pa
 
 def flip(lines: Lines) -> Lines:
     """One bit of the event's data."""
-    place = lines[_TARGET].rindex(b"kind")
+    place = lines[_TARGET].rindex(b"a.py")
     line = bytearray(lines[_TARGET])
     line[place] ^= 1
     return [*lines[:_TARGET], bytes(line), *lines[_TARGET + 1 :]]
