@@ -96,9 +96,16 @@ class ArchiveFolder:
 
 
 def archived_events(folder: ArchiveFolder) -> Iterator[Record]:
-    """Every event that is archived, in order. Raises `BadInput` for a file that cannot be read."""
+    """Every event that is archived, in order.
+
+    Raises `BadInput` if there is no such folder, and on the way for a file that cannot be read.
+    """
     if not folder.path.is_dir():
         raise BadInput("archive", f"{folder.path} is no folder")
+    return _events(folder)
+
+
+def _events(folder: ArchiveFolder) -> Iterator[Record]:
     for segment in folder.segments():
         for number, line in read_lines(segment.path):
             if line is None:

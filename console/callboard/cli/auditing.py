@@ -1,7 +1,7 @@
 """What the commands of `callboard audit` do: verify, export, prove, show the checkpoint.
 
 The public key and the checkpoints are those that are named, else those of the ledger that this
-project runs itself: heads of another server's board are none of this folder's business.
+project runs itself: another server's board is none of this folder's business.
 """
 
 from __future__ import annotations
@@ -167,20 +167,22 @@ def time_ms(name: str, text: str | None) -> int | None:
     try:
         when = datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError) as error:
-        also = "an event's number nor " if name == "until" else ""
-        raise BadInput(name, f"{text!r} is neither {also}a time") from error
+        said = "is neither an event's number nor a time" if name == "until" else "is no time"
+        raise BadInput(name, f"{text!r} {said}") from error
     return int(when.timestamp() * 1000)
 
 
 def _own_directory(place: Place) -> Path | None:
-    """That of the ledger of this project, if it runs here."""
+    """That of the ledger of this project, if one has run here."""
     if place.note is not None:
-        return Path(place.note.ledger)
-    if place.settings.ledger.store is not None:
-        return place.settings.ledger.store
-    if place.origin.startswith("default"):
-        return Path(FOLDER, "ledger")
-    return None
+        path = Path(place.note.ledger)
+    elif place.settings.ledger.store is not None:
+        path = place.settings.ledger.store
+    elif place.origin.startswith("default"):
+        path = Path(FOLDER, "ledger")
+    else:
+        return None
+    return path if path.is_dir() else None
 
 
 def _archived(folder: Path | None) -> Iterator[Record]:
