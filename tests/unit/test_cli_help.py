@@ -31,6 +31,7 @@ COMMANDS = [
     "audit prove",
     "audit verify",
     "audit replay",
+    "audit timeline",
     "config show",
     "router",
     "ledger",

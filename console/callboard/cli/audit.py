@@ -18,9 +18,10 @@ from callboard.cli.auditing import (
     verify_place,
 )
 from callboard.cli.loop import run
-from callboard.cli.options import Json, Nats, Prefix, new_app
+from callboard.cli.options import Json, Nats, Prefix, Thing, new_app
 from callboard.cli.replaying import Until, replay_board
 from callboard.cli.screen import Screen
+from callboard.cli.timing import show_timeline
 from callboard.connecting import locate
 from callboard_broker.errors import BadInput
 from callboard_ledger.exporting import Choice
@@ -211,6 +212,25 @@ def replay(
         raise BadInput("task", "name a task or a workflow, not both")
     place = locate(nats, prefix)
     run(replay_board(place, Screen(json=json), _until(until), about=task or workflow))
+
+
+@app.command(
+    epilog="callboard audit timeline 17\n\ncallboard audit timeline 17 --svg 17.svg\n\n"
+    "callboard audit timeline 17 --json | jq '.lanes[].bars'"
+)
+def timeline(
+    thing: Thing,
+    *,
+    svg: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw it into this file.", show_default=False),
+    ] = None,
+    nats: Nats = None,
+    prefix: Prefix = None,
+    json: Json = False,
+) -> None:
+    """Draw when each attempt of a task, or of the steps of a workflow, waited and ran."""
+    run(show_timeline(locate(nats, prefix), Screen(json=json), thing, svg=svg))
 
 
 def _until(text: str | None) -> Until:
