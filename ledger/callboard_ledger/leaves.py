@@ -33,6 +33,7 @@ __all__ = [
     "encode_batch",
     "encode_leaf",
     "event_hash",
+    "event_hashes",
     "hashes",
 ]
 
@@ -173,8 +174,16 @@ def decode_leaf(data: bytes | str) -> Leaf:
 
 def event_hash(leaf: Leaf) -> bytes:
     """The event's hash out of a leaf. Raises `BadInput`."""
+    return event_hashes(leaf)[0]
+
+
+def event_hashes(leaf: Leaf) -> tuple[bytes, bytes]:
+    """The event's hash out of a leaf, and the first 9 bytes of its payload's. Raises `BadInput`."""
     try:
-        return base64.b64decode(leaf.event + "=", validate=True)
+        return (
+            base64.b64decode(leaf.event + "=", validate=True),
+            base64.b64decode(leaf.payload[:12], validate=True),
+        )
     except ValueError as error:
         raise BadInput("event", str(error)) from error
 

@@ -14,7 +14,15 @@ from dataclasses import dataclass
 from callboard_broker.errors import BadInput
 from callboard_broker.signing import PublicKey, SigningKey
 
-__all__ = ["Checkpoint", "NoteBroken", "open_note", "read_notes", "sign_checkpoint", "sign_note"]
+__all__ = [
+    "Checkpoint",
+    "NoteBroken",
+    "UnknownSigner",
+    "open_note",
+    "read_notes",
+    "sign_checkpoint",
+    "sign_note",
+]
 
 _SIGNED = "\u2014 "  # an em dash, as the format wants it
 _MOST_SIGNATURES = 32
@@ -23,6 +31,10 @@ _MOST_CHARACTERS = 20_000
 
 class NoteBroken(BadInput):
     """A note that no known key has signed, or that is none."""
+
+
+class UnknownSigner(NoteBroken):
+    """A note that only keys have signed which nobody gave."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +92,7 @@ def open_note(note: str, keys: Sequence[PublicKey]) -> str:
         signed = True
     if not signed:
         names = ", ".join(sorted({name for name, _, _ in signatures}))
-        raise NoteBroken("signature", f"signed by {names}, and by no key that was given")
+        raise UnknownSigner("signature", f"signed by {names}, and by no key that was given")
     return text
 
 

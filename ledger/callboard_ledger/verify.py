@@ -1,7 +1,7 @@
 """Whether the journal is what the audit log says it was: names every event and batch that is not.
 
 AUDIT is read first: its tree is computed anew and compared with what each batch and each signed
-checkpoint states, and 40 bytes of every leaf go to a file. Then the journal is compared with that
+checkpoint states, and 49 bytes of every leaf go to a file. Then the journal is compared with that
 file in one pass, so that memory does not grow with either. What the log alone cannot show, that its
 tail was cut or that all of it was written anew, the checkpoints kept outside the server show.
 """
@@ -27,9 +27,9 @@ from callboard_broker.subjects import Subjects
 from callboard_ledger.checkpoints import own_keys, read_checkpoints
 from callboard_ledger.comparing import Comparing, LeafFile
 from callboard_ledger.findings import Finding, FindingKind, Findings
-from callboard_ledger.leaves import Batch, Leaf, decode_batch, event_hash
+from callboard_ledger.leaves import Batch, Leaf, decode_batch, event_hashes
 from callboard_ledger.merkle import Tree, leaf_hash, root_of
-from callboard_ledger.notes import Checkpoint, NoteBroken
+from callboard_ledger.notes import Checkpoint, NoteBroken, UnknownSigner
 from callboard_ledger.outcome_check import OutcomeCheck
 from callboard_ledger.records import Archived, HostKey, read_record
 from callboard_ledger.scan import scan
@@ -38,7 +38,12 @@ __all__ = ["Trust", "Verifier", "VerifyReport", "trust_of", "verify", "verify_bo
 
 _TELL_EVERY = 1_000
 _EDGES = 4_096  # ends of batches whose trees are remembered, for checkpoints that come after them
-_EVENTS: frozenset[FindingKind] = frozenset({"event-changed", "event-missing", "outcome-forged"})
+_Hashed = tuple[Leaf, bytes, bytes]
+"""A leaf, its event's hash, and the beginning of its payload's."""
+
+_EVENTS: frozenset[FindingKind] = frozenset(
+    {"event-changed", "event-missing", "event-moved", "outcome-forged"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +101,7 @@ class Verifier:
         self._sizes = sorted(self._outside)
         self._tree = Tree()
         self._edges: OrderedDict[int, tuple[bytes, ...]] = OrderedDict()
-        self._batches = self._checkpoints = 0
+        self._batches = self._checkpoints = self._own = 0
         self._last = 0  # message of AUDIT
         self._last_leaf = 0
         self._hole = False  # leaves are unknown from here to the next sound batch
@@ -163,24 +168,22 @@ class Verifier:
                 sound = False
         if not sound:  # go on from what it states, so that only what is wrong is named
             self._tree = after
-        for leaf, digest in leaves:
+        for leaf, digest, payload in leaves:
             if leaf.seq > self._last_leaf + 1:
                 # JetStream never skips a sequence: what the ledger did not see had been deleted.
                 self._findings.add("event-unseen", self._last_leaf + 1, leaf.seq - 1)
-            self._leaves.add(leaf.seq, digest)
+            self._leaves.add(leaf.seq, digest, payload)
             self._last_leaf = leaf.seq
         self._edges[self._tree.size] = tuple(self._tree.edge)
         if len(self._edges) > _EDGES:
             self._edges.popitem(last=False)
 
-    def _open(
-        self, record: Record
-    ) -> tuple[Batch, list[tuple[Leaf, bytes]], list[bytes], Tree] | None:
+    def _open(self, record: Record) -> tuple[Batch, list[_Hashed], list[bytes], Tree] | None:
         """The batch, its leaves and their hashes, and the tree it states, if it can be read."""
         try:
             batch = decode_batch(record.data)
             leaves, raw = batch.unpack()
-            found = [(leaf, event_hash(leaf)) for leaf in leaves]
+            found = [(leaf, *event_hashes(leaf)) for leaf in leaves]
             after = batch.after(batch.index + len(leaves))
         except BadInput:
             return None
@@ -207,19 +210,27 @@ class Verifier:
 
     def _checkpoint(self, record: Record) -> None:
         self._checkpoints += 1
+        own = True
         try:
-            stated = Checkpoint.read(record.data.decode(), self._trust.keys)
+            note = record.data.decode()
+            try:
+                stated = Checkpoint.read(note, self._trust.keys)
+            except UnknownSigner:  # another ledger of this board may have a key of its own
+                stated, own = Checkpoint.read(note, ()), False
         except (NoteBroken, UnicodeDecodeError):
             self._findings.add("checkpoint-forged", self._tree.size)
             return
+        self._own += own
         edge = self._edges.get(stated.size)
         known = self._tree.size if edge is None else stated.size
         if stated.size > known or (edge is not None and root_of(edge) != stated.root):
-            self._findings.add("checkpoint-broken", stated.size)
+            self._findings.add("checkpoint-broken" if own else "checkpoint-forged", stated.size)
 
     def _note(self, record: Record) -> None:
         try:
             said = read_record(record.data.decode(), self._trust.keys)
+        except UnknownSigner:
+            return  # another ledger's; it counts for nothing here
         except (BadInput, UnicodeDecodeError):
             self._findings.add("record-forged", record.seq)
             return
@@ -242,6 +253,7 @@ class Verifier:
         in full, up to the last that was given."""
         below = self._archived + 1
         if self._comparing is not None:
+            self._comparing.close()
             self._take(self._comparing)
             below = self._comparing.at
         self._comparing = Comparing(
@@ -259,6 +271,8 @@ class Verifier:
         self._take(comparing)
         known = max(self._sizes, default=0)
         tree, leaves = self._tree, self._leaves
+        if self._checkpoints and not self._own:
+            self._findings.add("checkpoint-forged", tree.size)
         if known > tree.size:
             self._findings.add("audit-cut", tree.size + 1, known)
         if leaves.count and not self._same and leaves.last >= comparing.start:
@@ -338,11 +352,11 @@ async def verify_board(
         return verifier.report()
 
 
-def _in_order(batch: Batch, leaves: list[tuple[Leaf, bytes]], after: int) -> bool:
+def _in_order(batch: Batch, leaves: list[_Hashed], after: int) -> bool:
     """The leaves ascend, lie after the batch before, and are those that the batch claims."""
     if not leaves or leaves[0][0].seq != batch.first or leaves[-1][0].seq != batch.last:
         return False
-    for leaf, digest in leaves:
+    for leaf, digest, _ in leaves:
         if leaf.seq <= after or len(digest) != 32:
             return False
         after = leaf.seq

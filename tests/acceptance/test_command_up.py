@@ -154,9 +154,9 @@ def test_the_audit_log_verifies_and_replays_to_what_the_ledger_says(board: UpBoa
 def test_an_export_and_a_proof_verify_where_there_is_no_board(board: UpBoard, tmp_path: Path):
     task = board.shell.json("submit", "echo", "1", "--wait")["id"]
     key = str(board.shell.folder / ".callboard" / "ledger" / "audit.pub")
-    with_events = time.monotonic() + 30
+    deadline = time.monotonic() + 30
     while board.shell.json("audit", "checkpoint")["size"] < int(task):
-        assert time.monotonic() < with_events
+        assert time.monotonic() < deadline
     checkpoint = board.shell.run("audit", "checkpoint")
     (tmp_path / "checkpoints").write_text(checkpoint.stdout)
     proof = board.shell.run("audit", "prove", task)

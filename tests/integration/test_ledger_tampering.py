@@ -163,6 +163,19 @@ def test_an_event_that_was_forged_with_its_checksum_is_named(
     ]
 
 
+def test_events_that_changed_places_are_named_as_reordered(board: Board) -> None:
+    journal, first, second = board.topology.journal, _TARGET + 5, _TARGET + 6
+
+    def swap(block: bytearray) -> None:
+        for seq, number in ((first, second), (second, first)):
+            payload = b'{"payload":%d}' % number
+            forge(block, journal, 1, seq, lambda true, new=payload: true._replace(payload=new))
+
+    board.tamper(journal, swap)
+    report = uvloop.run(board.verify())
+    assert [(f.kind, f.first, f.last) for f in report.findings] == [("event-moved", first, second)]
+
+
 def test_a_leaf_that_was_forged_to_fit_a_forged_event_is_named(board: Board) -> None:
     def change(true: Forged) -> Forged:
         return true._replace(payload=true.payload.replace(b'"client"', b'"nobody"'))
