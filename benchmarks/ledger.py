@@ -41,13 +41,15 @@ from callboard_broker.wire import Dispatch, Epoch, Outcome, Post, encode
 from callboard_ledger.aggregate import Aggregator
 from callboard_ledger.audit import Auditor, Tail
 from callboard_ledger.check_export import check_export
-from callboard_ledger.exporting import Choice, export_board
+from callboard_ledger.exporting import export_board
 from callboard_ledger.notes import sign_note
 from callboard_ledger.reading import read
 from callboard_ledger.records import HostKey
 from callboard_ledger.serve import LedgerOptions, run_ledger
+from callboard_ledger.skeleton import Choice
 from callboard_ledger.sqlite_store import SqliteStore
-from callboard_ledger.verify import Trust, trust_of, verify_board
+from callboard_ledger.trust import Trust, trust_of
+from callboard_ledger.verify import verify_board
 
 SUBJECTS = Subjects()
 TOPOLOGY = Topology(SUBJECTS)

@@ -9,11 +9,11 @@ from pathlib import Path
 from callboard_broker.record import Record
 from callboard_broker.signing import SigningKey
 from callboard_ledger.export_lines import CheckpointLine, Head, RecordLine, encode_line
-from callboard_ledger.exporting import Choice, Filling, Skeleton
 from callboard_ledger.leaves import decode_leaf, encode_leaf
 from callboard_ledger.merkle import Tree, leaf_hash
 from callboard_ledger.notes import Checkpoint, sign_checkpoint
 from callboard_ledger.reading import read
+from callboard_ledger.skeleton import Choice, Filling, Skeleton
 from tests.ledger_journal import SUBJECTS
 
 __all__ = ["KEY", "checkpoint_of", "export_to"]

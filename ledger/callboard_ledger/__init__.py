@@ -8,7 +8,8 @@ from callboard_ledger.replay import Replay, Replayed, replay
 from callboard_ledger.serve import LedgerOptions, run_ledger
 from callboard_ledger.sqlite_store import SqliteStore
 from callboard_ledger.store import Query, Store
-from callboard_ledger.verify import Trust, VerifyReport, verify, verify_board
+from callboard_ledger.trust import Trust
+from callboard_ledger.verify import VerifyReport, verify, verify_board
 from callboard_ledger.views import (
     CommandView,
     FlowView,

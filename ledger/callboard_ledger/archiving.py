@@ -30,13 +30,14 @@ from callboard_ledger.export_lines import (
     read_lines,
     record_of,
 )
-from callboard_ledger.exporting import Choice, Filling, Skeleton, fill
+from callboard_ledger.exporting import fill
 from callboard_ledger.leaves import decode_batch
 from callboard_ledger.merkle import subtrees
 from callboard_ledger.notes import sign_checkpoint, sign_note
 from callboard_ledger.proving import AuditTree
 from callboard_ledger.records import Archived
 from callboard_ledger.scan import scan
+from callboard_ledger.skeleton import Choice, Filling, Skeleton
 
 __all__ = ["ArchiveFolder", "Archiver", "Segment", "archived_events"]
 

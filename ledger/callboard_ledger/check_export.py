@@ -32,7 +32,7 @@ from callboard_ledger.merkle import Tree, leaf_hash
 from callboard_ledger.notes import Checkpoint, NoteBroken
 from callboard_ledger.outcome_check import OutcomeCheck
 from callboard_ledger.records import HostKey, read_record
-from callboard_ledger.verify import Trust
+from callboard_ledger.trust import Trust
 
 __all__ = ["ExportCheck", "ExportReport", "check_export"]
 

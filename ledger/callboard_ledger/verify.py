@@ -10,9 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 
@@ -21,10 +19,8 @@ import msgspec
 from callboard_broker.connection import Connection
 from callboard_broker.errors import BadInput
 from callboard_broker.record import Record
-from callboard_broker.signing import PublicKey
 from callboard_broker.streams import Topology
 from callboard_broker.subjects import Subjects
-from callboard_ledger.checkpoints import own_keys, read_checkpoints
 from callboard_ledger.comparing import Comparing, LeafFile
 from callboard_ledger.findings import Finding, FindingKind, Findings
 from callboard_ledger.leaves import Batch, Leaf, decode_batch, event_hashes
@@ -33,8 +29,9 @@ from callboard_ledger.notes import Checkpoint, NoteBroken, UnknownSigner
 from callboard_ledger.outcome_check import OutcomeCheck
 from callboard_ledger.records import Archived, HostKey, read_record
 from callboard_ledger.scan import scan
+from callboard_ledger.trust import Trust
 
-__all__ = ["Trust", "Verifier", "VerifyReport", "trust_of", "verify", "verify_board"]
+__all__ = ["Verifier", "VerifyReport", "verify", "verify_board"]
 
 _TELL_EVERY = 1_000
 _EDGES = 4_096  # ends of batches whose trees are remembered, for checkpoints that come after them
@@ -44,23 +41,6 @@ _Hashed = tuple[Leaf, bytes, bytes]
 _EVENTS: frozenset[FindingKind] = frozenset(
     {"event-changed", "event-missing", "event-moved", "outcome-forged"}
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trust:
-    """What a verifier knows beforehand. keys: of the log. checkpoints: kept outside the server."""
-
-    keys: Sequence[PublicKey] = ()
-    checkpoints: Sequence[Checkpoint] = ()
-
-
-def trust_of(directory: Path) -> Trust:
-    """The key and the checkpoints in the directory of a ledger, as far as it has any.
-
-    Raises `BadInput` if they are damaged.
-    """
-    keys = own_keys(directory)
-    return Trust(keys=keys, checkpoints=read_checkpoints(directory, keys))
 
 
 class VerifyReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,13 +26,15 @@ from callboard_ledger.archiving import ArchiveFolder, archived_events
 from callboard_ledger.audit import Auditor, read_tail
 from callboard_ledger.audit_upkeep import CheckpointOptions
 from callboard_ledger.check_export import check_export
-from callboard_ledger.exporting import Choice, export_board
+from callboard_ledger.exporting import export_board
 from callboard_ledger.merkle import Tree, is_consistent, is_included, leaf_hash
 from callboard_ledger.notes import Checkpoint
 from callboard_ledger.proofs import check_proof, prove
 from callboard_ledger.proving import AuditTree, latest_checkpoint, root_at
 from callboard_ledger.serve import LedgerOptions, run_ledger
-from callboard_ledger.verify import Trust, trust_of, verify_board
+from callboard_ledger.skeleton import Choice
+from callboard_ledger.trust import Trust, trust_of
+from callboard_ledger.verify import verify_board
 from callboard_router.purge import Needed, purge
 from tests.hosts import open_stage
 from tests.ledger_journal import random_journal

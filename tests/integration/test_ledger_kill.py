@@ -25,7 +25,8 @@ from callboard_ledger.directory import LedgerDirectory
 from callboard_ledger.scan import scan
 from callboard_ledger.sqlite_store import SqliteStore
 from callboard_ledger.store import Query
-from callboard_ledger.verify import trust_of, verify_board
+from callboard_ledger.trust import trust_of
+from callboard_ledger.verify import verify_board
 from tests.ledger_journal import plain_row, random_journal
 from tests.servers import NatsServer
 

@@ -37,7 +37,8 @@ from callboard_broker.wire import (
     encode,
 )
 from callboard_ledger.serve import LedgerOptions, run_ledger
-from callboard_ledger.verify import trust_of, verify_board
+from callboard_ledger.trust import trust_of
+from callboard_ledger.verify import verify_board
 from tests.servers import NatsServer
 
 _BLOB = BlobRef("b1", 100_000, "0" * 64)

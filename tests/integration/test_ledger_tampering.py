@@ -18,7 +18,8 @@ from callboard_broker.streams import Topology
 from callboard_broker.subjects import Subjects
 from callboard_broker.wire import Epoch, encode
 from callboard_ledger.serve import LedgerOptions, run_ledger
-from callboard_ledger.verify import VerifyReport, trust_of, verify_board
+from callboard_ledger.trust import trust_of
+from callboard_ledger.verify import VerifyReport, verify_board
 from callboard_ledger.views import PositionView
 from tests.nats_blocks import Forged, forge
 from tests.servers import NatsServer

@@ -14,10 +14,10 @@ from callboard_broker.outcome_signature import OutcomeSignature, sign_outcome
 from callboard_broker.record import Record
 from callboard_broker.signing import SigningKey
 from callboard_ledger.check_export import ExportReport, check_export
-from callboard_ledger.exporting import Choice
 from callboard_ledger.notes import sign_note
 from callboard_ledger.records import HostKey
-from callboard_ledger.verify import Trust
+from callboard_ledger.skeleton import Choice
+from callboard_ledger.trust import Trust
 from tests.audit_files import KEY, checkpoint_of, export_to
 from tests.ledger_journal import SUBJECTS, Scribe, random_journal
 

@@ -17,7 +17,8 @@ from callboard_ledger.leaves import decode_batch, hashes
 from callboard_ledger.notes import Checkpoint, sign_checkpoint, sign_note
 from callboard_ledger.reading import read
 from callboard_ledger.records import Archived
-from callboard_ledger.verify import Trust, VerifyReport, verify
+from callboard_ledger.trust import Trust
+from callboard_ledger.verify import VerifyReport, verify
 from tests.ledger_journal import SUBJECTS, Scribe, random_journal
 
 KEY = SigningKey.new("test/log")

@@ -19,7 +19,7 @@ from callboard_ledger.notes import (
     sign_checkpoint,
     sign_note,
 )
-from callboard_ledger.verify import trust_of
+from callboard_ledger.trust import trust_of
 
 # From the documentation of golang.org/x/mod/sumdb/note.
 _PUBLIC = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"

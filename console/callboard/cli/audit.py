@@ -24,7 +24,7 @@ from callboard.cli.screen import Screen
 from callboard.cli.timing import show_timeline
 from callboard.connecting import locate
 from callboard_broker.errors import BadInput
-from callboard_ledger.exporting import Choice
+from callboard_ledger.skeleton import Choice
 
 __all__ = ["app"]
 

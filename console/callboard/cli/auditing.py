@@ -28,11 +28,13 @@ from callboard_broker.subjects import Subjects
 from callboard_ledger.archiving import ArchiveFolder, archived_events
 from callboard_ledger.check_export import ExportReport, check_export
 from callboard_ledger.checkpoints import own_keys, read_checkpoints
-from callboard_ledger.exporting import Choice, export_board
+from callboard_ledger.exporting import export_board
 from callboard_ledger.findings import Finding
 from callboard_ledger.proofs import MAGIC, ProofReport, check_proof, prove
 from callboard_ledger.proving import latest_checkpoint
-from callboard_ledger.verify import Trust, VerifyReport, verify_board
+from callboard_ledger.skeleton import Choice
+from callboard_ledger.trust import Trust
+from callboard_ledger.verify import VerifyReport, verify_board
 
 __all__ = [
     "export_place",

@@ -23,7 +23,8 @@ from callboard_broker.client import Board
 from callboard_broker.handle import Handle
 from callboard_broker.streams import Topology, last_sequence
 from callboard_ledger.scan import scan
-from callboard_ledger.verify import trust_of, verify_board
+from callboard_ledger.trust import trust_of
+from callboard_ledger.verify import verify_board
 from callboard_ledger.views import PositionView
 
 __all__ = ["Killed", "Performance", "Result", "Watcher", "perform"]
