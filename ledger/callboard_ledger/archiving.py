@@ -13,7 +13,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from callboard_broker.publisher import Publisher
 from callboard_broker.record import Record
 from callboard_broker.signing import SigningKey
 from callboard_broker.streams import Topology
+from callboard_ledger.audit import Tail
 from callboard_ledger.export_lines import (
     EventLine,
     Head,
@@ -32,9 +33,9 @@ from callboard_ledger.export_lines import (
 )
 from callboard_ledger.exporting import fill
 from callboard_ledger.leaves import decode_batch
-from callboard_ledger.merkle import subtrees
-from callboard_ledger.notes import sign_checkpoint, sign_note
-from callboard_ledger.proving import AuditTree
+from callboard_ledger.merkle import Tree, is_consistent, leaf_hash, subtrees
+from callboard_ledger.notes import Checkpoint, NoteBroken, sign_checkpoint, sign_note
+from callboard_ledger.proving import AuditTree, root_at
 from callboard_ledger.records import Archived
 from callboard_ledger.scan import scan
 from callboard_ledger.skeleton import Choice, Filling, Skeleton
@@ -116,7 +117,12 @@ def _events(folder: ArchiveFolder) -> Iterator[Record]:
 
 
 class Archiver:
-    """Archives up to where it is wanted. last: the last event that is archived."""
+    """Archives up to where it is wanted. tail: says what the ledger itself knows AUDIT to end with.
+
+    What is not as it was audited is neither archived nor, so, purged, and nothing is signed that
+    does not agree with the tree in memory: whoever changed AUDIT must not get a signature for it.
+    last: the last event that is archived; 0 until the folder is known to be of this log.
+    """
 
     def __init__(
         self,
@@ -125,15 +131,19 @@ class Archiver:
         topology: Topology,
         folder: ArchiveFolder,
         key: SigningKey,
+        *,
+        tail: Callable[[], Tail],
     ) -> None:
         self._connection = connection
         self._publisher = publisher
         self._topology = topology
         self._folder = folder
         self._key = key
+        self._tail = tail
         self._wanted = 0
         self._called = asyncio.Event()
-        self.last = folder.last()
+        self._known = False
+        self.last = 0
 
     def want(self, seq: int) -> None:
         """Archive up to event `seq`, which is audited."""
@@ -143,10 +153,12 @@ class Archiver:
 
     async def run(self) -> None:
         """Archive what is wanted, until cancelled."""
+        self._called.set()
         while True:
             await self._called.wait()
             self._called.clear()
             try:
+                await self._resume()
                 while self.last < self._wanted:
                     before = self.last
                     await self._archive()
@@ -157,10 +169,29 @@ class Archiver:
                 await asyncio.sleep(_AGAIN_SECONDS)
                 self._called.set()
 
+    async def _resume(self) -> None:
+        """Go on behind the last segment in the folder. Raises `AuditBroken` if it is another's."""
+        segments = [] if self._known else self._folder.segments()
+        if segments:
+            path = segments[-1].path
+            _, head = next(read_lines(path), (0, None))
+            try:
+                note = head.checkpoint if isinstance(head, Head) else ""
+                signed = Checkpoint.read(note, [self._key.public])
+                root = await root_at(self._connection, self._topology, signed.size)
+                if root != signed.root:
+                    raise AuditBroken(["its tree is another one"])
+            except (NoteBroken, AuditBroken) as error:
+                said = f"{path} is not of this log ({error}): move it and its like away"
+                raise AuditBroken([said]) from error
+            self.last = segments[-1].last
+        self._known = True
+
     async def _archive(self) -> None:
         """Write one segment: whole batches that end at or before what is wanted."""
         tree = AuditTree(self._connection, self._topology)
-        start = await tree.after(self.last)
+        info = await self._connection.api(f"STREAM.INFO.{self._topology.journal}")
+        start = await tree.after(max(self.last, int(info["state"]["first_seq"]) - 1))
         if start is None:
             return
         with Skeleton(Choice()) as skeleton:
@@ -169,15 +200,20 @@ class Archiver:
                 for level, index in subtrees(0, start.batch.index)
             ]
             skeleton.begin_at(before, start.batch.index)
-            root = await self._gather(skeleton, start.seq)
-            if root is None:
+            grown = Tree(start.batch.index, [node for _, _, node in before])
+            await self._gather(skeleton, grown, start.seq)
+            if not skeleton.chosen:
                 return
-            note = sign_checkpoint(skeleton.size, root, self._key)
-            await self._write(skeleton, note)
+            own, here = self._tail(), (grown.size, grown.root)
+            proof = await tree.consistency(grown.size, own.size)
+            if not is_consistent(here, (own.size, own.root), proof):
+                raise AuditBroken(
+                    [f"the first {grown.size} leaves in AUDIT are not what they were"]
+                )
+            await self._write(skeleton, sign_checkpoint(*here, self._key))
 
-    async def _gather(self, skeleton: Skeleton, start: int) -> bytes | None:
-        """Add the batches from message `start` on; returns the root of the tree they lead to."""
-        found: list[bytes] = []
+    async def _gather(self, skeleton: Skeleton, grown: Tree, start: int) -> None:
+        """Add the batches from message `start` on, to the skeleton and to its tree."""
         begun = skeleton.size
 
         def take(record: Record) -> bool:
@@ -189,13 +225,12 @@ class Archiver:
             leaves, raw = batch.unpack()
             for leaf, data in zip(leaves, raw, strict=True):
                 skeleton.leaf(leaf, bytes(data))
-            found[:] = [batch.after(skeleton.size).root]
+                grown.append(leaf_hash(data))
             return False
 
         filters = [self._topology.subjects.audit]
         await scan(self._connection, self._topology.audit, take, first=start, filters=filters)
         skeleton.finish()
-        return found[0] if found else None
 
     async def _write(self, skeleton: Skeleton, note: str) -> None:
         draft = self._folder.draft()
@@ -203,7 +238,7 @@ class Archiver:
         with os.fdopen(handle, "wb") as raw, gzip.GzipFile("", "wb", _LEVEL, raw, 0) as file:
             head = Head(skeleton.size, note, self._topology.subjects.prefix)
             file.write(encode_line(head))
-            filling = Filling(skeleton, file.write)
+            filling = Filling(skeleton, file.write, strict=True)
             await fill(self._connection, self._topology, filling, last=skeleton.last)
         first, last = skeleton.first, skeleton.last
         digest = await asyncio.to_thread(self._folder.place, draft, first, last)

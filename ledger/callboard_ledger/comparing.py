@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from callboard_broker.record import Record
 from callboard_ledger.findings import Findings
@@ -51,9 +51,9 @@ class LeafFile:
 class Comparing:
     """One pass: `event` for each in order, then `end`.
 
-    start: what lies before it is not missed. holes: ranges whose leaves cannot be read. at: the
-    sequence after the last event. same: events that are as audited. tail: events behind all leaves.
-    skipped: leaves before `start`.
+    start, covered: what lies before the first and in a range of the second is not missed. holes:
+    ranges whose leaves cannot be read. at: the sequence after the last event. same: events that are
+    as audited. tail: events behind all leaves. skipped: leaves that are not missed.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class Comparing:
         holes: list[tuple[int, int]],
         *,
         start: int = 1,
+        covered: Sequence[tuple[int, int]] = (),
     ) -> None:
         self._leaves = iter(leaves)
         self._findings = findings
@@ -70,7 +71,8 @@ class Comparing:
         self._last_leaf = leaves.last
         self._next: tuple[int, bytes, bytes] | None = next(self._leaves, None)
         self._changed: list[tuple[int, bytes, bytes]] = []
-        self.start = start
+        self._start = start
+        self._covered = covered
         self.at = 0
         self.events = self.same = self.tail = self.skipped = 0
 
@@ -120,7 +122,10 @@ class Comparing:
         while self._next is not None and self._next[0] < seq:
             missed = self._next[0]
             self._next = next(self._leaves, None)
-            if missed >= self.start:
-                self._findings.add("event-missing", missed)
-            else:
+            covered = missed < self._start and any(
+                first <= missed <= last for first, last in self._covered
+            )
+            if covered:
                 self.skipped += 1
+            else:
+                self._findings.add("event-missing", missed)

@@ -125,7 +125,14 @@ async def run_ledger(
                 archiver = None
                 if options.archiving:
                     archive = ArchiveFolder(options.archive or directory.path / "archive")
-                    archiver = Archiver(connection, publisher, topology, archive, key)
+                    archiver = Archiver(
+                        connection,
+                        publisher,
+                        topology,
+                        archive,
+                        key,
+                        tail=lambda: auditor.tail,
+                    )
                 keys = HostKeys(connection, publisher, topology, key)
                 ledger = _Ledger(
                     options,

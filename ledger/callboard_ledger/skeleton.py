@@ -14,6 +14,7 @@ from typing import Self
 
 import msgspec
 
+from callboard_broker.errors import AuditBroken
 from callboard_broker.record import Record
 from callboard_ledger.export_lines import (
     HashLine,
@@ -21,7 +22,7 @@ from callboard_ledger.export_lines import (
     encode_line,
     event_line,
 )
-from callboard_ledger.leaves import Leaf
+from callboard_ledger.leaves import Leaf, decode_leaf, event_hash, hashes
 from callboard_ledger.merkle import leaf_hash, node_hash
 
 __all__ = ["Choice", "Filling", "Skeleton"]
@@ -163,7 +164,8 @@ class Skeleton:
 class Filling:
     """The second pass: writes the lines of a skeleton, with the events that it is given in order.
 
-    wanted: the next event's sequence; None: there are no more.
+    wanted: the next event's sequence; None: there are no more. strict: `AuditBroken` is raised for
+    an event that is not there, or not as it was audited.
     """
 
     def __init__(
@@ -171,7 +173,10 @@ class Filling:
         skeleton: Skeleton,
         write: Callable[[bytes], object],
         progress: Callable[[str, int], None] | None = None,
+        *,
+        strict: bool = False,
     ) -> None:
+        self._strict = strict
         self._entries = iter(skeleton)
         self._write = write
         self._progress = progress
@@ -196,6 +201,10 @@ class Filling:
             self._put(self.wanted, None)
 
     def _put(self, seq: int, record: Record | None) -> None:
+        if self._strict and (
+            record is None or hashes(record)[0] != event_hash(decode_leaf(self._leaf))
+        ):
+            raise AuditBroken([f"event {seq} in the journal is not as it was audited"])
         self._write(encode_line(event_line(self._index, self._leaf, seq, record)))
         self._go_on()
 

@@ -86,7 +86,7 @@ class Verifier:
         self._last_leaf = 0
         self._hole = False  # leaves are unknown from here to the next sound batch
         self._holes: list[tuple[int, int]] = []
-        self._archived = 0
+        self._archived: list[tuple[int, int]] = []
         self._leaves = LeafFile()
         self._outcomes = OutcomeCheck(self._findings)
         self._comparing: Comparing | None = None
@@ -102,11 +102,6 @@ class Verifier:
         trace: TracebackType | None,
     ) -> None:
         self._leaves.close()
-
-    @property
-    def archived(self) -> int:
-        """The last event that AUDIT says was archived."""
-        return self._archived
 
     # -- AUDIT
 
@@ -217,7 +212,10 @@ class Verifier:
         if isinstance(said, HostKey):
             self._outcomes.learn(said)
         elif isinstance(said, Archived):
-            self._archived = max(self._archived, said.last)
+            if self._archived and self._archived[-1][1] + 1 == said.first:
+                self._archived[-1] = self._archived[-1][0], said.last
+            else:
+                self._archived.append((said.first, said.last))
 
     # -- events
 
@@ -231,13 +229,14 @@ class Verifier:
     def begin_journal(self, first: int) -> None:
         """What comes now is the journal, whose first event is `first`; archived were those before
         in full, up to the last that was given."""
-        below = self._archived + 1
+        covered = self._archived
         if self._comparing is not None:
             self._comparing.close()
             self._take(self._comparing)
-            below = self._comparing.at
+            first = min(first, self._comparing.at)
+            covered = [(1, self._comparing.at - 1)]
         self._comparing = Comparing(
-            self._leaves, self._findings, self._holes, start=min(first, below)
+            self._leaves, self._findings, self._holes, start=first, covered=covered
         )
 
     def _take(self, comparing: Comparing) -> None:
@@ -255,7 +254,7 @@ class Verifier:
             self._findings.add("checkpoint-forged", tree.size)
         if known > tree.size:
             self._findings.add("audit-cut", tree.size + 1, known)
-        if leaves.count and not self._same and leaves.last >= comparing.start:
+        if not self._same and comparing.skipped < leaves.count:
             self._findings.drop(_EVENTS)
             self._findings.add("journal-replaced", leaves.first, leaves.last)
         return VerifyReport(

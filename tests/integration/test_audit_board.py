@@ -111,6 +111,13 @@ async def audited(nats: NatsServer, directory: Path, **more: Any) -> AsyncIterat
         stop.set()
 
 
+async def logged(caplog: pytest.LogCaptureFixture, text: str) -> None:
+    """Return once the ledger has said so."""
+    async with asyncio.timeout(30):
+        while text not in caplog.text:  # noqa: ASYNC110  a log tells nobody
+            await asyncio.sleep(0.05)
+
+
 async def test_an_export_of_a_board_verifies_with_the_public_key_alone(
     nats: NatsServer, tmp_path: Path
 ) -> None:
@@ -224,7 +231,52 @@ async def test_each_segment_of_an_archive_verifies_by_itself(
     path.write_bytes(gzip.compress(b"".join(lines[:-1])))
     assert {f.kind for f in check_export(path, trust).findings} == {"tail-cut"}
     async with audited(nats, tmp_path, archive=elsewhere) as board:
-        assert (await board.position())["archived"] == _EVENTS
+        await board.archived(_EVENTS)
+
+
+async def test_what_is_not_as_it_was_audited_is_neither_archived_nor_purged(
+    nats: NatsServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("callboard_ledger.audit._MOST_LEAVES", 45)
+    async with audited(nats, tmp_path) as board:
+        await board.publish(10, 300)
+        await board.link.api(f"STREAM.MSG.DELETE.{board.topology.journal}", {"seq": 150})
+        await board.position(300)
+        await logged(caplog, "event 150 in the journal is not as it was audited")
+        needed = Needed(floor=200, snapshot=200, epoch=200)
+        assert await purge(board.link, board.topology, needed, retention_days=0) == 0
+        report = await verify_board(board.link, board.topology, board.trust)
+        assert [(f.kind, f.first, f.last) for f in report.findings] == [("event-missing", 150, 150)]
+
+
+async def test_a_front_that_was_purged_behind_the_back_of_the_ledger_is_missed(
+    nats: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("callboard_ledger.audit._MOST_LEAVES", 45)
+    async with audited(nats, tmp_path) as board:
+        await board.publish(12, 300)
+        await board.link.api(f"STREAM.PURGE.{board.topology.journal}", {"seq": 50})
+        await board.archived(300)
+        report = await verify_board(board.link, board.topology, board.trust)
+        assert [(f.kind, f.first, f.last) for f in report.findings] == [("event-missing", 1, 49)]
+
+
+async def test_the_archive_of_another_log_is_not_taken_for_its_own(
+    nats: NatsServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    async with audited(nats, tmp_path, archive=elsewhere) as board:
+        await board.publish(11, 100)
+        await board.archived(100)
+        for name in ("audit.key", "checkpoints"):
+            (board.options.store / name).rename(tmp_path / name)
+    async with audited(nats, tmp_path, archive=elsewhere) as board:
+        await board.position(100)
+        await logged(caplog, "move it and its like away")
+        assert "archived" not in await board.position(100)
 
 
 async def test_where_nothing_is_archived_a_purge_needs_none(

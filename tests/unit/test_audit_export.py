@@ -250,3 +250,15 @@ def test_a_signature_covers_subject_capability_and_every_byte() -> None:
     assert not signature.holds(HOST.public, subject, data + b" ")
     assert not signature._replace(capability="other").holds(HOST.public, subject, data)
     assert not signature.holds(SigningKey.new("shared/host-1").public, subject, data)
+
+
+def test_the_verifier_of_the_documentation_agrees(tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "audit.md"
+    code = page.read_text().partition("```python\n")[2].partition("```")[0]
+    found: dict[str, Callable[[Lines, bytes], bool]] = {}
+    exec(code, found)  # noqa: S102  our own page
+    journal = random_journal(12, 77)
+    for choice in (Choice(), Choice(tenant="acme")):
+        lines = export_to(tmp_path / "export", journal, choice)
+        assert found["verify_all"](lines, checkpoint_of(journal).root)
+        assert not found["verify_all"](lines[:-1], checkpoint_of(journal).root)
