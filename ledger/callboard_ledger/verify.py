@@ -129,6 +129,7 @@ class Verifier:
             return
         batch, leaves, digests, after = opened
         tree = self._tree
+        others: list[int] = []
         sound = not self._hole and batch.index == tree.size
         if self._hole:
             self._holes.append((self._last_leaf + 1, batch.first - 1))
@@ -137,12 +138,16 @@ class Verifier:
         elif not sound:
             self._findings.add("tree-broken", record.seq)
         if sound:
-            self._grow(digests)
+            others = self._grow(digests)
             if tree.edge != after.edge or (batch.tiles and tree.tiles != after.tiles):
                 self._findings.add("tree-broken", record.seq)
                 sound = False
         if not sound:  # go on from what it states, so that only what is wrong is named
             self._tree = after
+            size = after.size
+            others = [size] if self._outside.get(size, set()) - {after.root} else []
+        for size in others:
+            self._findings.add("audit-rewritten", size)
         for leaf, digest, payload in leaves:
             if leaf.seq > self._last_leaf + 1:
                 # JetStream never skips a sequence: what the ledger did not see had been deleted.
@@ -168,8 +173,10 @@ class Verifier:
             after.tiles = self._tree.tiles
         return batch, found, [leaf_hash(leaf) for leaf in raw], after
 
-    def _grow(self, digests: list[bytes]) -> None:
-        """Add leaves to the tree; on the way compare it with the checkpoints from outside."""
+    def _grow(self, digests: list[bytes]) -> list[int]:
+        """Add leaves to the tree; returns at which sizes it is not that of a checkpoint kept
+        outside."""
+        others: list[int] = []
         tree = self._tree
         end = tree.size + len(digests)
         at = bisect_left(self._sizes, tree.size + 1)
@@ -179,9 +186,10 @@ class Verifier:
                 tree.append(digest)
             digests = digests[count:]
             if self._outside[size] - {tree.root}:
-                self._findings.add("audit-rewritten", size)
+                others.append(size)
         for digest in digests:
             tree.append(digest)
+        return others
 
     def _checkpoint(self, record: Record) -> None:
         self._checkpoints += 1
