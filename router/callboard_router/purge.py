@@ -1,8 +1,9 @@
 """The journal's old end is removed, up to the first message that anybody may still need.
 
 Kept is what a live task, a dead letter or the latest snapshot refers to, what the ledger has not
-saved and audited, what is younger than the retention, and the newest epoch: without that message
-every guarded write would fail. While no ledger answers, nothing is removed.
+saved and audited, what no projector has written yet (`bookmarks`), what is younger than the
+retention, and the newest epoch: without that message every guarded write would fail. While no
+ledger answers, nothing is removed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from callboard_broker.bookmarks import read_bookmarks
 from callboard_broker.connection import ApiError, Connection, NoResponder
 from callboard_broker.direct import get_first_since
 from callboard_broker.errors import StreamMissing
@@ -53,12 +55,14 @@ async def purge(
 ) -> int:
     """Remove what nobody needs and return how many messages went.
 
-    Raises what `Connection.request` raises, `ApiError`, `StreamMissing`.
+    Raises what `Connection.request` raises, `ApiError`, `StreamMissing`, `BadInput`.
     """
     first = min(needed.first, await _first_unread(connection, topology))
     if first <= 1:
         return 0
     first = min(first, await _first_young(connection, topology, retention_days))
+    for bookmark in await read_bookmarks(connection, topology):
+        first = min(first, bookmark.position + 1)
     answer = await connection.api(f"STREAM.PURGE.{topology.journal}", {"seq": first})
     return int(answer.get("purged", 0))
 
