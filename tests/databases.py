@@ -200,7 +200,7 @@ def open_postgres() -> Iterator[Postgres]:
         try:
             yield server
         finally:
-            server.stop()
+            server.stop(signal.SIGQUIT)  # nobody needs its files any more
 
 
 @dataclass(slots=True)
