@@ -46,11 +46,13 @@ STREAM = "JOURNAL 2026-01-01T00:00:00Z"
 ROOT = Path(__file__).parent.parent
 
 
-async def deliver(target: Target, records: list[Record], *, batch: int = 100) -> Standing:
+async def deliver(
+    target: Target, records: list[Record], *, batch: int = 100, stream: str = STREAM
+) -> Standing:
     """Project a journal that no server holds, batch by batch; return how it went."""
     aggregator, standing = Aggregator(SUBJECTS), Standing()
     delivery = Delivery(target, standing)
-    gathering = Gathering(STREAM, "cb", 0, event_bytes=4096)
+    gathering = Gathering(stream, "cb", 0, event_bytes=4096)
     for number, record in enumerate(records, 1):
         reading = read(SUBJECTS, record)
         gathering.add(record, reading, aggregator.fold(record, reading), aggregator)
