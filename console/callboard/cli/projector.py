@@ -24,10 +24,11 @@ from callboard_broker.errors import BadInput
 from callboard_broker.streams import Topology
 from callboard_broker.subjects import Subjects
 from callboard_config import load_settings
-from callboard_ledger.projection.projector import ProjectorOptions, run_projector
+from callboard_ledger.projection.projector import run_projector
 from callboard_ledger.projection.reader import TargetReader
 from callboard_ledger.projection.restoring import restore as restore_ledger
 from callboard_ledger.projection.schema import copy_migrations
+from callboard_ledger.projection.session import ProjectorOptions
 from callboard_ledger.projection.target import Target
 
 __all__ = ["app", "projector_options", "stream_of"]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from callboard_ledger.projection.projector import ProjectorOptions, run_projector
+from callboard_ledger.projection.projector import run_projector
 from callboard_ledger.projection.reader import TargetReader
 from callboard_ledger.projection.restoring import Restored, restore
+from callboard_ledger.projection.session import ProjectorOptions
 from callboard_ledger.projection.target import Target
 
 __all__ = [

@@ -23,7 +23,7 @@ __all__ = ["Delivery", "Overtaken", "Standing"]
 _log = logging.getLogger(__name__)
 
 _FIRST_PAUSE = 0.1
-_LONGEST_PAUSE = 10.0
+_LONGEST_PAUSE = 5.0
 
 
 class Overtaken(CallboardError):
@@ -36,7 +36,8 @@ class Overtaken(CallboardError):
 
 @dataclass(slots=True)
 class Standing:
-    """How a projector does. problem: why it cannot write, and since when (Unix milliseconds)."""
+    """How a projector does. parked: rows that the database does not take, as it counts them.
+    problem: why nothing can be written, and since when (Unix milliseconds)."""
 
     position: int = 0
     written: int = 0
@@ -105,6 +106,7 @@ class Delivery:
         answer = await self._target.call("callboard_project", document)
         if int(answer["position"]) != batch.position:
             raise Overtaken(int(answer["position"]))
+        self.standing.parked = answer.get("parked", self.standing.parked)
 
     async def _refused(
         self, batch: Batch, items: Sequence[Item], error: TargetRefused
@@ -127,6 +129,4 @@ class Delivery:
         item = entry.item
         what = f"{item.kind} {item.id}: {entry.reason} (SQLSTATE {entry.sqlstate})"
         _log.error("parked, because the database refuses it: %s", what)
-        standing = self.standing
-        standing.parked += 1
-        standing.last_parked = [*standing.last_parked[-9:], what]
+        self.standing.last_parked = [*self.standing.last_parked[-9:], what]

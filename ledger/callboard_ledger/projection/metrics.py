@@ -23,6 +23,7 @@ def observe(
         gauges = {
             "position": ("The journal's message that was written last", standing.position),
             "lag_events": ("Messages of the journal not yet written", lag),
+            "parked": ("Rows that the database refuses", standing.parked),
             "ok": ("1: the database takes what it is given; 0: see `status`", not standing.problem),
         }
         metrics: list[Metric] = [
@@ -31,7 +32,6 @@ def observe(
         ]
         counters = {
             "rows": ("Rows written", standing.written),
-            "parked": ("Rows that the database refused", standing.parked),
             "retries": ("Calls that failed and were tried again", standing.retries),
         }
         metrics += [

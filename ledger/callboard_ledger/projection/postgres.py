@@ -70,6 +70,7 @@ class PostgresTarget:
                 autocommit=True,
                 connect_timeout=_CONNECT_SECONDS,
                 application_name="callboard projector",
+                prepare_threshold=None,  # a pooler in between forgets prepared statements
                 keepalives_idle=10,
                 tcp_user_timeout=20_000,
             )

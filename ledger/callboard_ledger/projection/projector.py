@@ -11,38 +11,31 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import re
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 from callboard_broker.bookmarks import Bookmark, read_bookmarks, set_bookmark
-from callboard_broker.connection import ApiError, Connection, NoResponder, open_link
-from callboard_broker.endpoint import Endpoint
+from callboard_broker.connection import ApiError, NoResponder, open_link
 from callboard_broker.errors import (
-    BadInput,
     BoardUnreachable,
     JournalMissing,
     StreamMissing,
     TargetAway,
     TargetRefused,
 )
-from callboard_broker.reader import Reader
 from callboard_broker.streams import Topology, ensure_streams, last_sequence
 from callboard_broker.subjects import Subjects
 from callboard_ledger.aggregate import Aggregator
 from callboard_ledger.projection.allocations import Allocations
-from callboard_ledger.projection.batch import Batch, Gathering
-from callboard_ledger.projection.delivery import Delivery, Overtaken, Standing
+from callboard_ledger.projection.delivery import Overtaken
 from callboard_ledger.projection.reader import TargetReader
 from callboard_ledger.projection.schema import check_schema
 from callboard_ledger.projection.seeding import seed
+from callboard_ledger.projection.session import ProjectorOptions, Session
 from callboard_ledger.projection.target import Target
-from callboard_ledger.projection.window import Window
+from callboard_ledger.projection.writing import Writing
 from callboard_ledger.racing import first_of
-from callboard_ledger.reading import read
 from callboard_ledger.rows import Changes
 from callboard_ledger.stopping import stop_event
 
@@ -52,48 +45,10 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_BATCH_BYTES = 2 * 1024 * 1024
-_LONGEST_PAUSE = 10.0
+_LONGEST_PAUSE = 5.0
 _BOOKMARK_SECONDS = 1.0
 _STILL_SECONDS = 10.0
-_LAST_SECONDS = 5.0
 _OUTAGE = (BoardUnreachable, NoResponder, StreamMissing, ApiError, TimeoutError)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProjectorOptions:
-    """What a projector is started with. Raises `BadInput`."""
-
-    url: str
-    """The NATS server, or several separated by commas."""
-    prefix: str = "cb"
-    """The board: the first token of its subjects."""
-    replicas: int = 1
-    """Copies of each stream that it has to create, and the least of one that is there."""
-    name: str = "projector"
-    """Of its bookmark: two projectors of one board, into two databases, have two names."""
-    batch: int = 500
-    """Events of one transaction at most."""
-    flush_seconds: float = 0.1
-    """How long an event may wait for others to be written with."""
-    event_bytes: int = 4096
-    """Bytes of an event's body above which only its hash is kept."""
-    ledger: Path | None = None
-    """A ledger's directory: where the rows are whose events have left the journal before this
-    database was first written to."""
-    metrics: Endpoint | None = None
-    """Where its metrics are shown; None: nowhere."""
-
-    def __post_init__(self) -> None:
-        Subjects(self.prefix)
-        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", self.name):
-            raise BadInput("name", "must be 1 to 64 of a-z, 0-9, - and _, and begin with neither")
-        if not 1 <= self.batch <= 5000:
-            raise BadInput("batch", "must be 1 to 5,000 events")
-        if not 0.001 <= self.flush_seconds <= 60:
-            raise BadInput("flush_seconds", "must be 0.001 to 60 seconds")
-        if not 0 <= self.event_bytes <= 1_000_000:
-            raise BadInput("event_bytes", "must be 0 to 1,000,000 bytes")
 
 
 async def run_projector(
@@ -115,7 +70,8 @@ async def run_projector(
         ):
             topology = Topology(Subjects(options.prefix), options.replicas)
             await ensure_streams(connection, topology)
-            projector = _Projector(options, connection, topology, target, stopped)
+            session = Session(options, connection, topology, target, stopped)
+            projector = _Projector(session)
             async with projector.shown():
                 await projector.run(ready)
     finally:
@@ -125,20 +81,14 @@ async def run_projector(
 class _Projector:
     """One run: two loops write what is read, two more say how it goes."""
 
-    def __init__(
-        self,
-        options: ProjectorOptions,
-        connection: Connection,
-        topology: Topology,
-        target: Target,
-        stopped: asyncio.Event,
-    ) -> None:
-        self._options = options
-        self._connection = connection
-        self._topology = topology
-        self._target = target
-        self._stopped = stopped
-        self._standing = Standing()
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._options = session.options
+        self._connection = session.connection
+        self._topology = session.topology
+        self._target = session.target
+        self._stopped = session.stopped
+        self._standing = session.standing
         self._known = asyncio.Event()  # the database's position is known
         self._tried = asyncio.Event()  # or it does not answer
 
@@ -171,7 +121,8 @@ class _Projector:
             while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
                 error = error.exceptions[0]
             raise error from None
-        await self._mark()
+        with suppress(*_OUTAGE):  # what it said last holds
+            await self._mark()
 
     async def _tell_ready(self, ready: Callable[[], None]) -> None:
         await self._tried.wait()
@@ -190,9 +141,8 @@ class _Projector:
             self._standing.fine()
             self._known.set()
             self._tried.set()
-            run = _Run(self, stream, aggregator)
             try:
-                await run.write()
+                await Writing(self._session, stream, aggregator).run()
             except* Overtaken as error:
                 _log.warning("%s; going on from there", error.exceptions[0])
                 await asyncio.sleep(random.uniform(0.5, 1.5))  # noqa: S311  two must not keep step
@@ -205,14 +155,9 @@ class _Projector:
         stream = f"{self._topology.journal} {info['created']}"
         reader = TargetReader(self._target, stream)
         changes = await reader.load()
-        if changes.position == 0 and first > 1 and self._options.ledger is not None:
-            await seed(
-                self._target,
-                self._options.ledger,
-                stream=stream,
-                board=self._options.prefix,
-                journal=(self._topology.journal, str(info["created"])),
-            )
+        ledger = self._options.ledger
+        if changes.position == 0 and first > 1 and ledger is not None:
+            await seed(self._target, ledger, stream=stream, board=self._options.prefix)
             changes = await TargetReader(self._target, stream).load()
         if changes.position > last or (last and changes.position + 1 < first):
             raise JournalMissing(self._target.name, changes.position, first, last)
@@ -240,6 +185,7 @@ class _Projector:
 
     async def _keep_bookmark(self) -> None:
         said, quiet = None, 0.0
+        await self._tried.wait()  # a database that lacks the tables leaves no bookmark
         while True:
             standing = self._standing
             now = standing.position, standing.parked, standing.problem
@@ -278,72 +224,3 @@ class _Projector:
         while True:
             await allocations.write()
             await asyncio.sleep(allocations.PAUSE_SECONDS)
-
-
-class _Run:
-    """From one position on, until it is stopped or overtaken."""
-
-    def __init__(self, projector: _Projector, stream: str, aggregator: Aggregator) -> None:
-        options = projector._options  # noqa: SLF001  two halves of one thing
-        self._connection = projector._connection  # noqa: SLF001
-        self._topology = projector._topology  # noqa: SLF001
-        self._stopped = projector._stopped  # noqa: SLF001
-        self._options = options
-        self._delivery = Delivery(projector._target, projector._standing)  # noqa: SLF001
-        self._aggregator = aggregator
-        self._gathering = Gathering(
-            stream, options.prefix, aggregator.position, event_bytes=options.event_bytes
-        )
-        self._batches: asyncio.Queue[Batch | None] = asyncio.Queue(1)
-
-    async def write(self) -> None:
-        """One batch is on its way while the next one is made."""
-        async with asyncio.TaskGroup() as group:
-            delivering = group.create_task(self._deliver())
-            await self._fold()
-            with suppress(TimeoutError):  # the database is away: what it lacks is read again
-                async with asyncio.timeout(_LAST_SECONDS):
-                    await self._batches.put(None)
-                    await delivering
-            delivering.cancel()
-
-    async def _deliver(self) -> None:
-        while (batch := await self._batches.get()) is not None:
-            await self._delivery.deliver(batch)
-
-    async def _fold(self) -> None:
-        while not self._stopped.is_set():
-            window = Window()
-            async with Reader(
-                self._connection,
-                self._topology.journal,
-                start=self._aggregator.position + 1,
-                callback=window.take,
-            ) as reader:
-                while len(window) or not window.full:
-                    await first_of(window.stirred.wait(), reader.failed(), self._stopped.wait())
-                    if self._stopped.is_set():
-                        return
-                    if len(window) < self._options.batch and not window.full:
-                        await asyncio.sleep(self._options.flush_seconds)
-                    await self._hand_over(self._batch(window))
-
-    async def _hand_over(self, batch: Batch) -> None:
-        """Wait for room; if it is stopped meanwhile, the batch is made again another time."""
-        putting = self._batches.put(batch)
-        await first_of(putting, self._stopped.wait())
-
-    def _batch(self, window: Window) -> Batch:
-        aggregator, gathering = self._aggregator, self._gathering
-        subjects = self._topology.subjects
-        while len(window) and len(gathering) < self._options.batch:
-            record = window.next()
-            reading = read(subjects, record)
-            verdict = aggregator.fold(record, reading)
-            gathering.add(record, reading, verdict, aggregator)
-            if gathering.size >= _BATCH_BYTES:
-                break
-        changes = aggregator.changes()
-        batch = gathering.take(changes)
-        aggregator.saved(changes)
-        return batch

@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from callboard_broker.errors import BadInput
 from callboard_ledger.book import Book
 from callboard_ledger.projection.batch import Batch, Item
 from callboard_ledger.projection.delivery import Delivery, Standing
@@ -28,23 +29,27 @@ _log = logging.getLogger(__name__)
 _PAGE = 1000
 
 
-async def seed(
-    target: Target, ledger: Path, *, stream: str, board: str, journal: tuple[str, str]
-) -> None:
+async def seed(target: Target, ledger: Path, *, stream: str, board: str) -> None:
     """Write all rows of the ledger in the directory `ledger`, and its position.
 
-    journal: its name and when it was created. Does nothing if the ledger is of another journal.
-    Raises `sqlite3.Error`, `OSError`; waits while the target is away.
+    Does nothing if the ledger is of another journal than `stream`. Raises `BadInput` if it cannot
+    be read; waits while the target is away.
     """
+    name, _, created = stream.partition(" ")
     with tempfile.TemporaryDirectory(prefix="callboard-seed-") as directory:
         copy = Path(directory) / "ledger.db"
         database = ledger / "ledger.db"
-        with (
-            closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as source,
-            closing(sqlite3.connect(copy)) as own,
-        ):
-            source.backup(own)
-        with closing(SqliteStore(copy, stream=journal[0], created=journal[1])) as store:
+        try:
+            with (
+                closing(
+                    sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)
+                ) as kept,
+                closing(sqlite3.connect(copy)) as own,
+            ):
+                kept.backup(own)
+        except (sqlite3.Error, OSError) as error:
+            raise BadInput("ledger", f"{database} cannot be read: {error}") from error
+        with closing(SqliteStore(copy, stream=name, created=created)) as store:
             await _write(target, store, stream, board)
 
 

@@ -33,7 +33,8 @@ begin
       position = (b->>'position')::bigint, at = (b->>'at')::bigint, epoch = (b->>'epoch')::bigint,
       void = (b->>'void')::bigint, malformed = (b->>'malformed')::bigint, updated_at = now()
     where stream = b->>'stream';
-  return jsonb_build_object('position', (b->>'position')::bigint, 'stored', true);
+  return jsonb_build_object('position', (b->>'position')::bigint, 'stored', true, 'parked',
+    (select count(*) from public.callboard_parked where stream = b->>'stream'));
 end $$;
 
 create or replace function public.callboard_write(b jsonb) returns void
