@@ -81,7 +81,7 @@ async def test_the_tables_are_complete_after_kills_of_the_projector_at_random_po
     settings = {"PROJECTION__BATCH": "37", "PROJECTION__FLUSH_SECONDS": "0.005"}
     async with open_link(nats.url, name="test") as link, asyncio.TaskGroup() as group:
         await ensure_streams(link, topology)
-        posting = group.create_task(publish(nats, random_journal(kills, events, resume=False)))
+        posting = group.create_task(publish(nats, random_journal(kills + 1, events, resume=False)))
         written: list[int] = []
         for _ in range(kills):
             async with projecting(nats, database.url, **settings) as process:
