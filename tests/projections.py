@@ -55,7 +55,7 @@ async def deliver(
     gathering = Gathering(stream, "cb", 0, event_bytes=4096)
     for number, record in enumerate(records, 1):
         reading = read(SUBJECTS, record)
-        gathering.add(record, reading, aggregator.fold(record, reading), aggregator)
+        gathering.add(record, reading, aggregator.fold(record, reading))
         if len(gathering) >= batch or number == len(records):
             changes = aggregator.changes()
             made = gathering.take(changes)

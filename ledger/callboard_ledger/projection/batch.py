@@ -15,13 +15,12 @@ from typing import Any
 import msgspec
 
 from callboard_broker.record import Record
-from callboard_broker.wire import Lost, Outcome
-from callboard_ledger.aggregate import Aggregator, Verdict
-from callboard_ledger.projection.documents import document_of, kind_of
+from callboard_ledger.aggregate import Verdict
+from callboard_ledger.performance import Performance
+from callboard_ledger.projection.documents import document_of, kind_of, without_nul
 from callboard_ledger.projection.events import event_document
-from callboard_ledger.projection.performance import Performance
 from callboard_ledger.reading import Reading
-from callboard_ledger.rows import Changes, Merge, Row, Task
+from callboard_ledger.rows import Changes, Merge, Row
 
 __all__ = ["Batch", "Gathering", "Item", "Parked"]
 
@@ -88,32 +87,24 @@ class Gathering:
         self._position = position
         self._event_bytes = event_bytes
         self._events: list[Item] = []
-        self._performance = Performance()
         self.size = 0
         """Bytes of the events."""
 
     def __len__(self) -> int:
         return len(self._events)
 
-    def add(
-        self, record: Record, reading: Reading, verdict: Verdict, aggregator: Aggregator
-    ) -> None:
+    def add(self, record: Record, reading: Reading, verdict: Verdict) -> None:
         """A record that was folded now."""
         document = event_document(record, reading, verdict, most=self._event_bytes)
         self._events.append(Item("event", record.seq, str(record.seq), document))
         self.size += len(document)
-        event = reading.event
-        if verdict == "accepted" and isinstance(event, Outcome | Lost):
-            task = aggregator.row(event.task)
-            if isinstance(task, Task):
-                self._performance.count(event, task)
 
     def take(self, changes: Changes) -> Batch:
         """Everything up to the position of `changes`, which the fold may forget afterwards."""
         items, self._events, self.size = self._events, [], 0
         for row in _changed(changes):
             items.append(Item(kind_of(row), row.seq, _name(row), document_of(row)))
-        items += [Item("performance", 0, n, document) for n, document in self._performance.take()]
+        items += _sums(changes.performance)
         head: dict[str, Any] = {
             "stream": self._stream,
             "board": self._board,
@@ -137,6 +128,13 @@ def _changed(changes: Changes) -> Iterable[Row | Merge]:
             if row.seq not in gone:
                 yield row
     yield from changes.merges
+
+
+def _sums(performance: Performance) -> Iterable[Item]:
+    for key, tally in performance.by_key.items():
+        document = {**key._asdict(), **msgspec.structs.asdict(tally)}
+        name = "/".join(map(str, key))
+        yield Item("performance", 0, name, without_nul(_encoder.encode(document)))
 
 
 def _name(row: Row | Merge) -> str:

@@ -41,7 +41,7 @@ def _columns(names: str) -> list[str]:
 _TASK = _columns(
     "seq id tenant capability state attempt lost unstarted errors generation priority shard "
     "posted_at dispatched_at ended_at host dispatch_seq end_seq flow step idx parent not_before "
-    "cancel paused used past payload_seq"
+    "cancel paused used past payload_seq agent"
 )
 _FLOW = _columns(
     "seq id tenant name state generation posted_at ended_at end_seq shard flow step idx cancel "
@@ -115,7 +115,8 @@ def _error(failure: Failure) -> Failure:
 def task_of(columns: Mapping[str, Any], secret: Mapping[str, Any] | None = None) -> Task:
     """The task of these columns; with the columns of its secret, as the fold knows it."""
     fields: dict[str, Any] = {name: columns.get(name) for name in _TASK}
-    error = columns.get("error")
+    error, agent = columns.get("error"), columns.get("agent")
+    fields["agent"] = None if agent is None else tuple(agent)
     task = Task(**fields, failure=None if error is None else msgspec.convert(error, Failure))
     found = secret or columns
     task.secret = found.get("secret") or ""

@@ -122,6 +122,7 @@ class TargetReader:
             "tenant": query.tenant,
             "flow": query.flow,
             "capability": query.capability,
+            "name": query.name,
             "before": query.before,
             "states": None if query.state is None else [query.state],
         }
@@ -130,6 +131,8 @@ class TargetReader:
         found: list[Task | Flow | Schedule] = []
         for kind in kinds:
             if kind == "flow" and query.capability is not None:
+                continue
+            if kind != "flow" and query.name is not None:
                 continue
             if kind == "schedule" and (query.flow is not None or query.dead):
                 continue

@@ -82,7 +82,7 @@ class Writing:
             record = window.next()
             reading = read(subjects, record)
             verdict = aggregator.fold(record, reading)
-            gathering.add(record, reading, verdict, aggregator)
+            gathering.add(record, reading, verdict)
             if gathering.size >= _BATCH_BYTES:
                 break
         changes = aggregator.changes()

@@ -82,6 +82,7 @@ create table if not exists public.callboard_tasks (
   error jsonb,
   past jsonb,
   payload_seq bigint,
+  agent jsonb,  -- name and version of the handler that failed last
   last_seq bigint not null,
   primary key (stream, seq)
 );
@@ -193,25 +194,26 @@ create table if not exists public.callboard_allocations (
   primary key (board, pool, host)
 );
 
--- Sums over accepted outcomes. wait: from the post to the dispatch (of posted tasks); handoff: from
--- the dispatch to the handler's start; run: the handler. run_buckets[n]: runs below 2^(n-1) ms.
+-- Attempts of an hour (of Unix time) by how they ended and how long they took. wait: from when a task
+-- could run to its first dispatch; handoff: from a dispatch to its handler's start; run: the handler.
+-- Each of these counts durations by bucket: bucket 0 is less than a millisecond, bucket n is
+-- 1.08^(n-1) to 1.08^n of them.
 create table if not exists public.callboard_performance (
   stream text not null,
+  hour bigint not null,
   tenant text not null,
   capability text not null,
-  host text not null,
+  agent text not null,
+  version text not null,
   succeeded bigint not null,
   failed bigint not null,
   lost bigint not null,
-  wait_ms bigint not null,
-  waits bigint not null,
-  handoff_ms bigint not null,
-  run_ms bigint not null,
-  run_ms_max bigint not null,
-  run_buckets bigint[] not null,
+  wait jsonb not null,
+  handoff jsonb not null,
+  run jsonb not null,
   used jsonb not null,
   last_seq bigint not null,
-  primary key (stream, tenant, capability, host)
+  primary key (stream, hour, tenant, capability, agent, version)
 );
 
 -- Secrets of running attempts and of lost ones whose cost may still come: the fold needs them, no
@@ -257,6 +259,8 @@ create index if not exists callboard_tasks_dead on public.callboard_tasks (strea
 create index if not exists callboard_schedules_tenant on public.callboard_schedules (tenant, seq);
 create index if not exists callboard_commands_target
   on public.callboard_commands (stream, target, seq);
+create index if not exists callboard_performance_tenant
+  on public.callboard_performance (tenant, hour);
 create index if not exists callboard_events_tenant on public.callboard_events (tenant, seq);
 create index if not exists callboard_events_task on public.callboard_events (stream, task, seq);
 create index if not exists callboard_audit_tenant on public.callboard_audit (tenant, seq);

@@ -73,13 +73,13 @@ begin
       on conflict (stream, seq) do update set
         (state, attempt, lost, unstarted, errors, generation, priority, shard, dispatched_at,
          ended_at, host, dispatch_seq, end_seq, flow, parent, capability, not_before, cancel,
-         paused, used, error, past, payload_seq, last_seq) =
+         paused, used, error, past, payload_seq, agent, last_seq) =
         (excluded.state, excluded.attempt, excluded.lost, excluded.unstarted, excluded.errors,
          excluded.generation, excluded.priority, excluded.shard, excluded.dispatched_at,
          excluded.ended_at, excluded.host, excluded.dispatch_seq, excluded.end_seq, excluded.flow,
          excluded.parent, excluded.capability, excluded.not_before, excluded.cancel,
          excluded.paused, excluded.used, excluded.error, excluded.past, excluded.payload_seq,
-         excluded.last_seq)
+         excluded.agent, excluded.last_seq)
       where t.last_seq < excluded.last_seq;
     delete from public.callboard_secrets x
       where x.stream = s and x.seq in
@@ -133,24 +133,14 @@ begin
     insert into public.callboard_performance as t
     select * from jsonb_populate_recordset(
         jsonb_populate_record(null::public.callboard_performance, common), b->'performance')
-      on conflict (stream, tenant, capability, host) do update set
+      on conflict (stream, hour, tenant, capability, agent, version) do update set
         succeeded = t.succeeded + excluded.succeeded,
         failed = t.failed + excluded.failed,
         lost = t.lost + excluded.lost,
-        wait_ms = t.wait_ms + excluded.wait_ms,
-        waits = t.waits + excluded.waits,
-        handoff_ms = t.handoff_ms + excluded.handoff_ms,
-        run_ms = t.run_ms + excluded.run_ms,
-        run_ms_max = greatest(t.run_ms_max, excluded.run_ms_max),
-        run_buckets = array(
-          select coalesce(t.run_buckets[n], 0) + coalesce(excluded.run_buckets[n], 0)
-            from generate_series(1, greatest(
-              cardinality(t.run_buckets), cardinality(excluded.run_buckets))) n order by n),
-        used = (select coalesce(jsonb_object_agg(unit, amount), '{}') from (
-          select unit, sum(amount::numeric) as amount
-            from (select * from jsonb_each_text(t.used)
-              union all select * from jsonb_each_text(excluded.used)) u (unit, amount)
-            group by unit) sums),
+        wait = public.callboard_sum(t.wait, excluded.wait),
+        handoff = public.callboard_sum(t.handoff, excluded.handoff),
+        run = public.callboard_sum(t.run, excluded.run),
+        used = public.callboard_sum(t.used, excluded.used),
         last_seq = excluded.last_seq
       where t.last_seq < excluded.last_seq;
   end if;
@@ -178,6 +168,16 @@ begin
         last_seq = excluded.last_seq, parked_at = now();
   end if;
 end $$;
+
+-- Two objects of numbers, added name by name.
+create or replace function public.callboard_sum(a jsonb, b jsonb) returns jsonb
+language sql immutable set search_path = '' as $$
+  select coalesce(jsonb_object_agg(name, total), '{}') from (
+    select name, sum(amount::numeric) as total
+      from (select * from jsonb_each_text(a) union all select * from jsonb_each_text(b))
+        both_of_them (name, amount)
+      group by name) sums
+$$;
 
 -- Rows of one table that turned out to be none.
 create or replace function public.callboard_forget(name text, s text, merged jsonb) returns void
@@ -222,7 +222,7 @@ begin
   if name is null then
     raise exception 'no kind of row: %', q->>'kind' using errcode = '22023';
   end if;
-  foreach field in array array['stream', 'board', 'tenant', 'capability', 'flow', 'id'] loop
+  foreach field in array array['stream', 'board', 'tenant', 'capability', 'flow', 'id', 'name'] loop
     if q ? field then
       clauses := clauses || format('%I = %L', field, q->>field);
     end if;

@@ -17,7 +17,7 @@ declare
   hidden constant text[] := array['callboard_migrations', 'callboard_streams', 'callboard_secrets',
     'callboard_parked'];
   functions constant text[] := array['callboard_project(text)', 'callboard_write(jsonb)',
-    'callboard_forget(text, text, jsonb)', 'callboard_observe(text)', 'callboard_find(text)',
+    'callboard_forget(text, text, jsonb)', 'callboard_sum(jsonb, jsonb)', 'callboard_observe(text)', 'callboard_find(text)',
     'callboard_versions(text)'];
   name text;
   role text;
