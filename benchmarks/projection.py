@@ -122,6 +122,9 @@ async def measure(database: Database, project: Supabase | None, tasks: int, away
                 cpu = sum(process.cpu_times()[:2])
                 print(f"written in {took:.1f} s: {last / took:,.0f} events/s, start included")
                 print(f"CPU of the projector: {1e6 * cpu / last:.0f} us an event")
+                backends = psutil.Process(database.server.pid).children()
+                cpu = sum(sum(backend.cpu_times()[:2]) for backend in backends)
+                print(f"CPU of Postgres: {1e6 * cpu / last:.0f} us an event")
                 _show_memory(seen)
                 if away:
                     await outage(link, database, project, process, away)

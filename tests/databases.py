@@ -104,6 +104,12 @@ class Postgres:
         """Whether it may be stopped."""
         return self._folder is not None
 
+    @property
+    def pid(self) -> int:
+        """Of its first process."""
+        assert self._process is not None
+        return self._process.pid
+
     def database(self) -> Database:
         """A new, empty one."""
         name = f"t{uuid.uuid4().hex[:12]}"
