@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         RouterSettings,
         WorkflowSettings,
     )
+    from callboard_config.projection import ProjectionSettings
     from callboard_config.reserved import RESERVED_TENANTS
     from callboard_config.resource_limits import (
         AgentSettings,
@@ -52,6 +53,7 @@ __all__ = [
     "LedgerSettings",
     "NatsSettings",
     "PayloadSettings",
+    "ProjectionSettings",
     "QueueSettings",
     "RetrySettings",
     "RouterSettings",
@@ -83,6 +85,7 @@ _PLACES = MappingProxyType(
         "LedgerSettings": "callboard_config.parallel_execution",
         "NatsSettings": "callboard_config.parallel_execution",
         "PayloadSettings": "callboard_config.parallel_execution",
+        "ProjectionSettings": "callboard_config.projection",
         "QueueSettings": "callboard_config.parallel_execution",
         "RESERVED_TENANTS": "callboard_config.reserved",
         "RetrySettings": "callboard_config.parallel_execution",

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from callboard_config.nats_url import check_nats_url
+from callboard_config.projection import ProjectionSettings
 from callboard_config.section import Name, Section, StorePath, disagreement
 
 __all__ = [
@@ -267,6 +268,7 @@ class ParallelExecution(Section):
     payload: PayloadSettings
     ledger: LedgerSettings
     audit: AuditSettings
+    projection: ProjectionSettings
     workflow: WorkflowSettings
     scaling: ScalingSettings
     metrics: MetricsSettings

@@ -40,6 +40,7 @@ class StackOptions:
     it one is started on host:port. agents: modules, each served by `processes` hosts.
     env: further environment of the Python parts. server_store, ledger_store: other directories.
     metrics: where the first router shows them; the others follow, each at the next port.
+    projection: the database that a projector writes to; None: there is no projector.
     """
 
     folder: Path
@@ -56,6 +57,7 @@ class StackOptions:
     drain_seconds: float = 30.0
     env: Mapping[str, str] = field(default_factory=dict)
     metrics: Endpoint | None = None
+    projection: str | None = None
 
     @property
     def ledger(self) -> Path:
@@ -67,7 +69,11 @@ class StackOptions:
         """The Python parts by name."""
         numbers = range(1, self.routers + 1)
         names = ["router"] if self.routers == 1 else [f"router-{n}" for n in numbers]
-        return [*names, "ledger", *(["agents"] if self.agents else [])]
+        further = [
+            *(["agents"] if self.agents else []),
+            *(["projector"] if self.projection else []),
+        ]
+        return [*names, "ledger", *further]
 
     @property
     def shown(self) -> dict[str, str]:
@@ -198,6 +204,19 @@ class Stack:
                 told=self._told,
             )
         )
+        if options.projection is not None:
+            seed = (
+                ["--ledger", str(options.ledger)] if (options.ledger / "ledger.db").exists() else []
+            )
+            keepers.append(
+                Keeper(
+                    "projector",
+                    ["projector", *place, *seed, *options.metrics_of("projector")],
+                    log=self._log("projector"),
+                    env={**env, "CALLBOARD_PROJECTION__TO": options.projection},
+                    told=self._told,
+                )
+            )
         if options.agents:
             count = str(options.processes)
             name = ["--name", self._pool, *options.metrics_of("agents")]
@@ -249,7 +268,7 @@ class Stack:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-_STOPS = ("agents", "ledger", "router")
+_STOPS = ("agents", "ledger", "projector", "router")
 
 
 def _kind(name: str) -> str:

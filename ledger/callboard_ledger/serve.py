@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from callboard_ledger.host_keys import HostKeys
 from callboard_ledger.racing import first_of
 from callboard_ledger.reading import read
 from callboard_ledger.sqlite_store import SqliteStore
+from callboard_ledger.stopping import stop_event
 from callboard_ledger.store import Store
 from callboard_ledger.views import PositionView
 
@@ -93,7 +93,7 @@ async def run_ledger(
     """
     with LedgerDirectory(options.store) as directory:
         async with (
-            _stopping(stop) as stopping,
+            stop_event(stop) as stopping,
             open_link(options.url, name="callboard-ledger") as connection,
             Publisher(connection) as publisher,
         ):
@@ -104,6 +104,7 @@ async def run_ledger(
             folder = LogFolder(directory.path, options.key, options.checkpoints)
             key = folder.open_key(options.prefix)
             store = _open_store(directory.database, topology, journal)
+            _warn_of_a_gap(store, int(info["state"]["first_seq"]))
             try:
                 auditor = await open_audit(
                     connection,
@@ -306,19 +307,12 @@ def _open_store(path: Path, topology: Topology, journal: tuple[str, int]) -> Sql
     return store
 
 
-@asynccontextmanager
-async def _stopping(stop: asyncio.Event | None) -> AsyncIterator[asyncio.Event]:
-    """`stop`, or an event that SIGTERM and SIGINT set."""
-    if stop is not None:
-        yield stop
-        return
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGTERM, signal.SIGINT)
-    for number in signals:
-        loop.add_signal_handler(number, stop.set)
-    try:
-        yield stop
-    finally:
-        for number in signals:
-            loop.remove_signal_handler(number)
+def _warn_of_a_gap(store: Store, first: int) -> None:
+    position = store.load().position
+    if position + 1 < first:
+        _log.warning(
+            "the journal begins at %d, the store is at %d: what is between is unknown here; if a "
+            "projector has it, stop this ledger and run `callboard projector restore`",
+            first,
+            position,
+        )

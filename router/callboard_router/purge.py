@@ -1,9 +1,10 @@
 """The journal's old end is removed, up to the first message that anybody may still need.
 
 Kept is what a live task, a dead letter or the latest snapshot refers to, what the ledger has not
-saved, audited and archived, what is younger than the retention, and the newest epoch: without that
-message every guarded write would fail. The ledger archives what it is told shall go; it goes with
-the purge after that. While no ledger answers, nothing is removed.
+saved, audited and archived, what no projector has written yet (`bookmarks`), what is younger than
+the retention, and the newest epoch: without that message every guarded write would fail. The ledger
+archives what it is told shall go; it goes with the purge after that. While no ledger answers,
+nothing is removed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from callboard_broker.bookmarks import read_bookmarks
 from callboard_broker.connection import ApiError, Connection, NoResponder
 from callboard_broker.direct import get_first_since
 from callboard_broker.errors import StreamMissing
@@ -55,11 +57,13 @@ async def purge(
 ) -> int:
     """Remove what nobody needs and return how many messages went.
 
-    Raises what `Connection.request` raises, `ApiError`, `StreamMissing`.
+    Raises what `Connection.request` raises, `ApiError`, `StreamMissing`, `BadInput`.
     """
     if needed.first <= 1:
         return 0
     wanted = min(needed.first, await _first_young(connection, topology, retention_days))
+    for bookmark in await read_bookmarks(connection, topology):
+        wanted = min(wanted, bookmark.position + 1)
     first = min(wanted, await _first_unread(connection, topology, wanted - 1))
     if first <= 1:
         return 0

@@ -40,6 +40,7 @@ _COMMANDS = MappingProxyType(
         "doctor": "callboard.cli.doctor",
         "router": "callboard.cli.router",
         "ledger": "callboard.cli.ledger",
+        "projector": "callboard.cli.projector",
     }
 )
 

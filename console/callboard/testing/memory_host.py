@@ -33,6 +33,7 @@ from callboard_agents.outcomes import Outcomes
 from callboard_agents.payloads import Payloads
 from callboard_agents.reports import Reports
 from callboard_agents.resources import Resources
+from callboard_agents.signer import Signer
 from callboard_agents.stop_requests import listen_for_stops
 from callboard_broker.publisher import Publisher
 from callboard_broker.streams import Topology
@@ -127,7 +128,7 @@ class MemoryHost:
             subjects = around.topology.subjects
             self._running = running = MemoryRunning(
                 payloads,
-                Reports(connection, subjects, outcomes, payloads, options),
+                Reports(connection, subjects, outcomes, payloads, Signer(options), options),
                 group,
                 spawn=children.spawn,
                 clock=around.server.clock,
