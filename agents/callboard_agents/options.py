@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 import msgspec
 
 from callboard_agents.child_limits import ChildLimits
+from callboard_agents.log_options import LogOptions
 from callboard_agents.policy import Policy
 from callboard_broker.endpoint import Endpoint
 from callboard_broker.errors import BadInput
@@ -63,6 +64,8 @@ class HostOptions:
     """How far the work of tenants is kept apart."""
     metrics: Endpoint | None = None
     """Where its metrics are shown; None: nowhere."""
+    log: LogOptions = field(default_factory=LogOptions)
+    """What it says of itself, and how much of what its handlers log it passes on."""
 
     def __post_init__(self) -> None:
         check_token(self.prefix, "prefix")
@@ -93,6 +96,6 @@ class HostOptions:
 
 
 def _written(value: object) -> str:
-    if isinstance(value, ChildLimits | Policy | Endpoint | None):
+    if isinstance(value, ChildLimits | Policy | Endpoint | LogOptions | None):
         return msgspec.json.encode(value).decode()
     return str(value)

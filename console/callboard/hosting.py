@@ -6,6 +6,7 @@ import math
 
 from callboard.connecting import Place
 from callboard_agents.child_limits import ChildLimits
+from callboard_agents.log_options import LogOptions
 from callboard_agents.options import HostOptions, host_name
 from callboard_agents.policy import Policy
 from callboard_agents.scaling import ScalingPolicy
@@ -35,6 +36,7 @@ def host_options(place: Place, *, pool: str, name: str | None = None) -> HostOpt
         metrics=place.metrics,
         limits=ChildLimits.of(settings.agents),
         policy=Policy.of(settings.isolation),
+        log=LogOptions.of(settings.log),
     )
 
 

@@ -12,22 +12,24 @@ import logging
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from callboard_broker.connection import Connection, open_link
 from callboard_broker.endpoint import Endpoint
 from callboard_broker.errors import BadInput
+from callboard_broker.log_lines import LogBounds
 from callboard_broker.publisher import Publisher
 from callboard_broker.reader import Reader
 from callboard_broker.record import Record
-from callboard_broker.streams import Topology, ensure_streams, last_sequence
+from callboard_broker.streams import Topology, bound_logs, ensure_streams, last_sequence
 from callboard_broker.subjects import Subjects
 from callboard_ledger.aggregate import Aggregator
 from callboard_ledger.answering import Answering
 from callboard_ledger.audit_upkeep import AuditUpkeep, open_audit
 from callboard_ledger.directory import LedgerDirectory
 from callboard_ledger.heads import HeadFile
+from callboard_ledger.log_reading import LogReading
 from callboard_ledger.racing import first_of
 from callboard_ledger.reading import read
 from callboard_ledger.sqlite_store import SqliteStore
@@ -59,6 +61,8 @@ class LedgerOptions:
     """How many events may wait to be saved and audited."""
     metrics: Endpoint | None = None
     """Where its metrics are shown; None: nowhere."""
+    log_bounds: LogBounds = field(default_factory=LogBounds)
+    """How much of what handlers log is kept."""
 
     def __post_init__(self) -> None:
         Subjects(self.prefix)
@@ -85,8 +89,9 @@ async def run_ledger(
             open_link(options.url, name="callboard-ledger") as connection,
             Publisher(connection) as publisher,
         ):
-            topology = Topology(Subjects(options.prefix), options.replicas)
+            topology = Topology(Subjects(options.prefix), options.replicas, options.log_bounds)
             await ensure_streams(connection, topology)
+            await bound_logs(connection, topology)
             info = await connection.api(f"STREAM.INFO.{topology.journal}")
             journal = str(info["created"]), int(info["state"]["last_seq"])
             heads = HeadFile(directory.path)
@@ -96,7 +101,10 @@ async def run_ledger(
                     connection, topology, publisher, heads, journal=journal, batch=options.batch
                 )
                 upkeep = AuditUpkeep(connection, topology, auditor, heads, created=journal[0])
-                ledger = _Ledger(options, connection, topology, store=store, upkeep=upkeep)
+                lines = LogReading(connection, topology, directory.lines)
+                ledger = _Ledger(
+                    options, connection, topology, stores=(store, lines), upkeep=upkeep
+                )
                 async with ledger.shown():
                     await ledger.run(stopping, ready)
             finally:
@@ -112,13 +120,13 @@ class _Ledger:
         connection: Connection,
         topology: Topology,
         *,
-        store: Store,
+        stores: tuple[Store, LogReading],
         upkeep: AuditUpkeep,
     ) -> None:
         self._options = options
         self._connection = connection
         self._topology = topology
-        self._store = store
+        self._store, self._lines = store, lines = stores
         self._upkeep = upkeep
         self._auditor = upkeep.auditor
         self._aggregator = Aggregator(topology.subjects)
@@ -126,7 +134,7 @@ class _Ledger:
         self._answering = Answering(
             connection,
             topology,
-            (self._aggregator, store),
+            (self._aggregator, store, lines),
             flush=self._flush,
             catch_up=self._catch_up,
             position=self._position,
@@ -160,6 +168,7 @@ class _Ledger:
             loops = [
                 group.create_task(self._save_now_and_then()),
                 group.create_task(self._upkeep.recover()),
+                group.create_task(self._lines.keep()),
             ]
             group.create_task(self._upkeep.keep_heads())  # ends by itself: a thread may be writing
             sinks = await self._answering.listen(group)
@@ -217,6 +226,7 @@ class _Ledger:
     async def _position(self) -> PositionView:
         last, _ = await last_sequence(self._connection, self._topology.journal)
         aggregator = self._aggregator
+        read, written = await self._lines.position()
         return PositionView(
             position=aggregator.position,
             last=last,
@@ -225,6 +235,8 @@ class _Ledger:
             void=aggregator.void,
             malformed=aggregator.malformed,
             audit_problem=self._auditor.problem,
+            logs=read,
+            logs_last=written,
         )
 
 

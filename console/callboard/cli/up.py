@@ -88,6 +88,7 @@ def up(  # noqa: PLR0913  each is an option of the command
         processes=processes,
         drain_seconds=settings.agents.drain_seconds,
         metrics=place.metrics,
+        log_format=settings.log.format,
     )
     run(_up(options, place, Screen(json=json)))
 
