@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sys
+from typing import Any
 
 from callboard import Context, agent
 
@@ -36,6 +38,20 @@ def process(_payload: object, ctx: Context) -> str:
     logging.getLogger("library").warning("from a library")
     print("without an end", end="")
     return ctx.trace
+
+
+@agent("log.odd", isolation="process")
+def odd(lines: int, ctx: Context) -> None:
+    """What a child may say is bounded by its host; it must not be killed for saying it."""
+    nothing: Any = ["no", "mapping"]
+    ctx.log.log(5000, "loud", extra=nothing)
+    ctx.log.info("deep", extra={"deep": json.loads("[" * 100 + "]" * 100)})
+    ctx.log.info("long %s", "\x00" * 100_000, extra={"long": "\x01" * 50_000})
+    ctx.log.info("%d files", "three")
+    logging.getLogger("\ud800" * 300).warning("\ud800")
+    print("x" * 20_000)
+    for number in range(lines):
+        print(number)
 
 
 @agent("log.parent")

@@ -54,13 +54,14 @@ class _Named(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Line(msgspec.Struct):
-    """What was logged or printed."""
+    """What was logged or printed. dropped: instead, how many lines there was no room for."""
 
-    text: Annotated[str, Meta(max_length=2 * MESSAGE_BYTES)]
+    text: Annotated[str, Meta(max_length=2 * MESSAGE_BYTES)] = ""
     level: Annotated[int, Meta(ge=0, le=1000)] = 20
     logger: Annotated[str, Meta(max_length=256)] = ""
     fields: dict[str, Any] | None = None
     error: Annotated[str, Meta(max_length=2 * ERROR_BYTES)] = ""
+    dropped: Annotated[int, Meta(ge=0, le=1 << 53)] = 0
 
 
 _skim = msgspec.json.Decoder(Raw).decode
@@ -191,6 +192,10 @@ class ChildSide:
             if self._logs is not None:
                 self.page = self._logs.open(self.attempt)
             self._log = TaskLog(_LOG, self.attempt.facts(), self.page)
+        if line.dropped:
+            if self.page is not None:
+                self.page.skip(line.dropped)
+            return
         self._log.told(
             line.level, line.text, logger=line.logger, fields=line.fields, error=line.error
         )

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -21,13 +22,12 @@ from msgspec import UNSET, Raw
 
 from callboard_agents.facts import Attempt
 from callboard_agents.log_options import LogOptions
-from callboard_broker.bounds import check_document
 from callboard_broker.errors import BadInput, BoardUnreachable, StreamMissing, WriteUnresolved
 from callboard_broker.log_lines import (
     ERROR_BYTES,
-    FIELDS_BYTES,
     MESSAGE_BYTES,
     LogLine,
+    bounded_fields,
     cut,
     level_name,
     level_number,
@@ -44,10 +44,8 @@ _MOST_BYTES = 16 * 1024 * 1024  # of all pages together
 _MESSAGE_BYTES = 256 * 1024
 _MESSAGE_LINES = 500
 _UNDERWAY = 64  # messages without an acknowledgement
-_DEPTH = 32  # of the fields of a line
 _LOG = logging.getLogger("callboard.host")
 _encode = msgspec.json.Encoder().encode
-_encode_any = msgspec.json.Encoder(enc_hook=str).encode
 
 
 _Line = tuple[int, bytes]
@@ -121,7 +119,7 @@ class LogBook:
 
     def stir(self, page: Page) -> None:
         """There are lines to be sent; from any thread."""
-        if not self._loop.is_closed():
+        with suppress(RuntimeError):  # the loop is closed: the host has ended before its thread
             self._loop.call_soon_threadsafe(self.note, page)
 
     def send(self) -> None:
@@ -155,16 +153,17 @@ class LogBook:
     def _publish(self, page: Page, lines: list[_Line]) -> None:
         def done(seq: int | None, error: Exception | None) -> None:
             self._underway -= 1
+            pause = 0.0
             if seq is not None:
                 self.count(-_size(lines))
-                if self._stirred:
-                    self._wake(0)
             elif isinstance(error, BoardUnreachable | WriteUnresolved | StreamMissing):
                 page.put_back(lines)  # a reader knows by its number a line that comes twice
                 self._stirred[page] = None
-                self._wake(_AGAIN_SECONDS)
+                pause = _AGAIN_SECONDS
             else:
                 self._drop(page, lines, error)
+            if self._stirred:
+                self._wake(pause)
             self._see_if_quiet()
 
         try:
@@ -227,8 +226,13 @@ class Page:
             if self._book.full:
                 self.dropped += 1
             else:
-                self._add(level, message, logger, _bounded(fields), error)
+                self._add(level, message, logger, bounded_fields(fields), error)
         return True
+
+    def skip(self, count: int) -> None:
+        """So many lines were dropped already where they were said."""
+        with self._lock:
+            self.dropped += count
 
     def end(self) -> None:
         """The attempt has ended: say what was dropped, and send everything now. On the loop."""
@@ -312,18 +316,3 @@ class Page:
 
 def _size(lines: list[_Line]) -> int:
     return sum(len(data) for _, data in lines)
-
-
-def _bounded(fields: object) -> Raw | msgspec.UnsetType:
-    """The fields as JSON; as text, cut, where they are too long, too deep or no data at all."""
-    if not fields:
-        return UNSET
-    try:
-        data = _encode_any(fields)
-        text = data.decode()
-        if len(data) <= FIELDS_BYTES and isinstance(fields, Mapping):
-            check_document(data, depth=_DEPTH)
-            return Raw(data)
-    except Exception as error:  # noqa: BLE001  a handler's own objects: whatever they raise is told
-        text = f"cannot be written: {type(error).__name__}"
-    return Raw(_encode({"fields": cut(text, FIELDS_BYTES - 64)}))

@@ -7,12 +7,14 @@ host, and read with bounds again.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
+from callboard_broker.bounds import check_document
 from callboard_broker.decoding import decode_foreign
 from callboard_broker.errors import BadInput
 from callboard_broker.posts import Version
@@ -27,6 +29,7 @@ __all__ = [
     "LogBounds",
     "LogLine",
     "LoggedLine",
+    "bounded_fields",
     "cut",
     "decode_log_batch",
     "level_name",
@@ -47,6 +50,8 @@ FIELDS_BYTES = 4 * 1024
 _MOST_LINES = 10_000
 _CUT_BYTES = 40  # for saying that something was cut
 _DEPTH = 64
+_FIELDS_DEPTH = 32
+_encode_any = msgspec.json.Encoder(enc_hook=str).encode
 _Id = Annotated[str, Meta(min_length=1, max_length=512)]
 _Name = Annotated[str, Meta(max_length=256)]
 
@@ -119,6 +124,22 @@ def decode_log_batch(data: bytes) -> LogBatch:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise BadInput(f"lines[{index}].fields", str(error)[:200]) from error
     return batch
+
+
+def bounded_fields(fields: object) -> Raw | UnsetType:
+    """What a handler added to a line, as JSON; as text, cut, where it is too long, too deep, no
+    data, or no mapping."""
+    if not fields:
+        return UNSET
+    try:
+        data = _encode_any(fields)
+        text = data.decode()
+        if len(data) <= FIELDS_BYTES and isinstance(fields, Mapping):
+            check_document(data, depth=_FIELDS_DEPTH)
+            return Raw(data)
+    except Exception as error:  # noqa: BLE001  a handler's own objects: whatever they raise is told
+        text = f"cannot be written: {type(error).__name__}"
+    return Raw(msgspec.json.encode({"fields": cut(text, FIELDS_BYTES - 64)}))
 
 
 def level_name(number: int) -> Level:

@@ -108,7 +108,9 @@ class LogReading:
         """Drop what LOGS has dropped. Raises `StreamDrift` if it is not the stream it was."""
         info = await self._connection.api(f"STREAM.INFO.{self._topology.logs}")
         if str(info["created"]) != store.created:
-            changed = {"created": (info["created"], store.created)}
+            changed: dict[str, tuple[object, object]] = {
+                "created": (info["created"], store.created)
+            }
             raise StreamDrift(self._topology.logs, changed)
         first = int(info["state"]["first_seq"])
         more = True

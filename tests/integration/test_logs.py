@@ -85,6 +85,21 @@ async def test_lines_of_every_isolation_arrive_in_order_with_all_that_is_known(
         assert [line.message for line in found] == ["second \x1b[31m", "third"]
 
 
+async def test_a_child_may_say_anything_and_is_bounded_as_all_others(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    async with opened(nats, tmp_path, "odd") as board:
+        handle = await board.submit("log.odd", 3)
+        await handle.result(30)
+        found = await lines_of(board, handle.id)
+        assert [line.level for line in found[:2]] == ["critical", "info"]
+        assert found[0].fields == {"fields": '["no","mapping"]'}
+        assert found[2].message.endswith(" more)")
+        assert found[3].message == "a line that cannot be written: TypeError"
+        assert found[5].message.startswith("xxx")
+        assert [line.message for line in found[-3:]] == ["0", "1", "2"]
+
+
 async def test_a_flood_is_bounded_and_the_last_line_says_by_how_much(
     nats: NatsServer, tmp_path: Path
 ) -> None:

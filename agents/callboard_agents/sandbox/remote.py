@@ -19,15 +19,14 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
 
 import msgspec
+from msgspec import UNSET
 
 from callboard_agents.context import Context, HostSide
 from callboard_agents.sandbox.channel import (
     ANSWER,
     ASKED,
     CANCEL,
-    FAILED,
     REFUSE,
-    RESULT,
     START,
     TOLD,
     Frames,
@@ -40,7 +39,7 @@ from callboard_agents.spawn import Spawn
 from callboard_broker import errors
 from callboard_broker.encoding import encode_payload
 from callboard_broker.errors import BadInput, TaskError
-from callboard_broker.log_lines import ERROR_BYTES, FIELDS_BYTES, MESSAGE_BYTES, cut
+from callboard_broker.log_lines import ERROR_BYTES, MESSAGE_BYTES, bounded_fields, cut
 from callboard_broker.rule import TaskState
 from callboard_broker.trace import Origin
 from callboard_broker.wire import Failure, encode
@@ -49,7 +48,7 @@ __all__ = ["ChildContext", "ChildLoop", "Remote", "capture", "prepare_logging"]
 
 _READ = 256 * 1024
 _NO_BOUND = 1 << 31
-_LINES = 20_000  # that a child says at the most; its host takes fewer, and counts the rest
+_LINES = 20_000  # that a child says at the most; it counts the rest
 _LINE = 8192  # characters without an end of the line that are one all the same
 _SOON = 0.1  # seconds within which one sign of life is enough
 
@@ -102,8 +101,7 @@ class Remote:
 
     def say(self, verb: int, data: bytes) -> None:
         """Send the last word."""
-        if verb in (RESULT, FAILED):
-            finish_lines()
+        finish_lines()
         self._channel.setblocking(True)
         self._channel.sendall(frame(verb, 0, data))
 
@@ -251,15 +249,24 @@ class _Channel:
     def __init__(self) -> None:
         self.remote: Remote | None = None
         self._left = _LINES
+        self._dropped = 0
 
     def tell(self, text: str, **more: Any) -> None:
         """Tell a line, whatever stands in it."""
-        if self._left > 0 and self.remote is not None:
-            self._left -= 1
-            if not self._left:
-                text = f"nothing more is heard of this attempt: {_LINES} lines are enough"
-                more = {"level": logging.WARNING}
-            self.remote.tell("log", encode({"text": cut(text, MESSAGE_BYTES), **more}))
+        if self.remote is None:
+            return
+        if not self._left:
+            self._dropped += 1
+            return
+        self._left -= 1
+        line = {name: value for name, value in more.items() if value is not UNSET}
+        self.remote.tell("log", encode({"text": cut(text, MESSAGE_BYTES), **line}))
+
+    def finish(self) -> None:
+        """Say how many lines there was no room for."""
+        if self._dropped and self.remote is not None:
+            self.remote.tell("log", encode({"dropped": self._dropped}))
+            self._dropped = 0
 
 
 class _Lines:
@@ -307,22 +314,17 @@ class _Records(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Tell it; what cannot be written is told as that."""
-        more: dict[str, Any] = {"level": record.levelno, "logger": record.name[:200]}
         try:
-            text = record.getMessage()
-            if record.exc_info:
-                error = logging.Formatter().formatException(record.exc_info)
-                more["error"] = cut(error, ERROR_BYTES, keep="end")
-            if fields := getattr(record, "fields", None):
-                data = msgspec.json.encode(fields, enc_hook=str)
-                more["fields"] = (
-                    msgspec.Raw(data)
-                    if len(data) <= FIELDS_BYTES
-                    else {"fields": cut(data.decode(), FIELDS_BYTES - 64)}
-                )
+            error = record.exc_info and logging.Formatter().formatException(record.exc_info)
+            self._channel.tell(
+                record.getMessage(),
+                level=min(max(record.levelno, 0), 1000),
+                logger=cut(record.name, 200),
+                fields=bounded_fields(getattr(record, "fields", None)),
+                error=cut(error, ERROR_BYTES, keep="end") if error else "",
+            )
         except Exception as error:  # noqa: BLE001  a handler's own text and objects
-            text = f"a line that cannot be written: {type(error).__name__}"
-        self._channel.tell(text, **more)
+            self._channel.tell(f"a line that cannot be written: {type(error).__name__}")
 
 
 _channel = _Channel()
@@ -344,6 +346,7 @@ def finish_lines() -> None:
     """In a child, before its last word: what was printed without an end of the line counts too."""
     for lines in _printed:
         lines.finish()
+    _channel.finish()
 
 
 def _error(failure: Failure) -> Exception:
