@@ -67,14 +67,14 @@ class Answering:
 
     flush: saves what the aggregator holds unsaved, so that the store has it. catch_up: returns
     when everything stored in the journal by now is folded. position: how far everything is. rows:
-    of memory and of the store, and the lines of handlers.
+    of memory and of the store, and the lines of handlers, if any are kept.
     """
 
     def __init__(
         self,
         connection: Connection,
         topology: Topology,
-        rows: tuple[Aggregator, Store, LogReading],
+        rows: tuple[Aggregator, Store, LogReading | None],
         *,
         flush: Callable[[], None],
         catch_up: Callable[[], Awaitable[None]],
@@ -221,6 +221,10 @@ class Answering:
             task, owner = row.id, row.tenant
         else:
             raise UnknownTask(question.id, tenant)
+        if self._logs is None:
+            raise BadInput(
+                "logs", "the lines of handlers are not kept here: see the host's own log"
+            )
         found = await self._logs.answer(owner, task, question)
         return LogsView(task, found.lines, found.next, found.more)
 
