@@ -1,8 +1,8 @@
 """What a handler may know, say and ask for while it runs.
 
 Everything here works from a coroutine of the host's loop as well as from a plain function in one
-of its threads; a plain function awaits by `ctx.wait`. Nothing that is told here is stored: a
-progress that nobody hears is gone.
+of its threads; a plain function awaits by `ctx.wait`. A progress is not stored: one that nobody
+hears is gone. What is logged is kept by the board, within bounds.
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
+from callboard_agents.facts import Attempt
 from callboard_agents.spawn import Spawn, Spawner
+from callboard_agents.task_log import TaskLog
 from callboard_broker.bounds import check_size
 from callboard_broker.encoding import encode_payload
 from callboard_broker.errors import BadInput
 from callboard_broker.posts import Parent
+from callboard_broker.trace import Origin
 
 if TYPE_CHECKING:
+    from callboard_agents.log_book import LogBook, Page
     from callboard_agents.spawning import Child
     from callboard_broker.options import TaskOptions
 
@@ -71,6 +75,7 @@ class HostSide:
 
     room: waits while the connection is congested. spawn: posts a child. loop: the host's, of a
     handler that runs in a thread. now: its clock, in seconds. submit: runs a coroutine on `loop`.
+    logs: where lines are taken.
     """
 
     room: Callable[[], Awaitable[None]] | None = None
@@ -78,9 +83,11 @@ class HostSide:
     loop: asyncio.AbstractEventLoop | None = None
     now: Callable[[], float] = time.monotonic
     submit: Submit = asyncio.run_coroutine_threadsafe
+    logs: LogBook | None = None
 
 
 _BY_HAND = HostSide()
+_ALONE = Origin()
 
 
 class Context:
@@ -94,6 +101,7 @@ class Context:
         "_cancelled",
         "_host",
         "_log",
+        "_origin",
         "_secret",
         "_spawned",
         "_tell",
@@ -103,6 +111,7 @@ class Context:
         "capability",
         "deadline",
         "heard_at",
+        "page",
         "task",
         "tenant",
     )
@@ -118,6 +127,7 @@ class Context:
         secret: str = "",
         tell: Callable[[bytes], None] = _nobody,
         host: HostSide = _BY_HAND,
+        origin: Origin = _ALONE,
     ) -> None:
         self.task = task
         self.attempt = attempt
@@ -132,7 +142,9 @@ class Context:
         self._spawned = 0
         self._used: dict[str, float] | None = None
         self._waits: set[concurrent.futures.Future[Any]] | None = None
-        self._log: logging.LoggerAdapter[logging.Logger] | None = None
+        self._log: TaskLog | None = None
+        self._origin = origin
+        self.page: Page | None = None
 
     @property
     def idempotency_key(self) -> str:
@@ -154,17 +166,32 @@ class Context:
         return self._cancelled
 
     @property
+    def workflow(self) -> str:
+        """The outermost task or workflow that this task is a part of; its own id if it is none."""
+        return self._origin.root_of(self.task)
+
+    @property
+    def trace(self) -> str:
+        """The trace that this task belongs to: 32 hexadecimal digits (W3C Trace Context)."""
+        return self._origin.trace_of(self.task)
+
+    @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
-        """A logger whose records carry task, attempt, tenant and capability."""
+        """A logger for the host's own log and for `callboard logs`, within bounds.
+
+        Records carry task, attempt, tenant, capability, workflow and trace; `extra` adds fields.
+        """
         if self._log is None:
-            facts = {
-                "task": self.task,
-                "attempt": self.attempt,
-                "tenant": self.tenant,
-                "capability": self.capability,
-            }
-            self._log = logging.LoggerAdapter(_LOG, facts)
+            with _using:
+                if self._log is None:
+                    self._log = self._open_log()
         return self._log
+
+    def _open_log(self) -> TaskLog:
+        attempt = Attempt(self.task, self.attempt, self.tenant, self.capability, self._origin)
+        if self._host.logs is not None:
+            self.page = self._host.logs.open(attempt)
+        return TaskLog(_LOG, attempt.facts(), self.page)
 
     @property
     def used(self) -> dict[str, float]:

@@ -25,6 +25,7 @@ from callboard_agents.context import HostSide
 from callboard_agents.intake import Intake
 from callboard_agents.kept_nursery import KeptNursery, keep_nursery
 from callboard_agents.lane import Lane
+from callboard_agents.log_book import LogBook
 from callboard_agents.mailbox import Mailbox
 from callboard_agents.options import HostOptions
 from callboard_agents.outcomes import Outcomes
@@ -46,6 +47,7 @@ __all__ = ["Host"]
 
 _STOP_SECONDS = 1.0  # for cancelled handlers to clean up
 _STORE_SECONDS = 5.0  # for the last outcomes to be acknowledged
+_LINES_SECONDS = 2.0  # for the last lines of handlers
 _MAX_UNSTORED = 10_000  # outcomes on their way: beyond, the host takes no work
 _LOG = logging.getLogger("callboard.host")
 
@@ -152,12 +154,20 @@ class Host:
         signer = Signer(options)
         self._key = signer.public
         reports = Reports(connection, subjects, outcomes, payloads, signer, options)
+        logs = LogBook(
+            publisher,
+            subjects,
+            host=options.name,
+            options=options.log,
+            now_ms=connection.server_now_ms,
+        )
         self._running = running = Running(
             payloads,
             reports,
             group,
-            inline=HostSide(room=connection.drained, spawn=children.spawn),
-            threaded=HostSide(spawn=children.spawn, loop=asyncio.get_running_loop()),
+            board=options.prefix,
+            inline=HostSide(room=connection.drained, spawn=children.spawn, logs=logs),
+            threaded=HostSide(spawn=children.spawn, loop=asyncio.get_running_loop(), logs=logs),
         )
         if self._nursery is not None:
             running.isolate(self._nursery, options.policy)
@@ -171,9 +181,10 @@ class Host:
         try:
             async with _shown(options.metrics, beats, reports, outcomes):
                 await self._serve(intake, beats)
-                await self._finish(running, outcomes)
+                await self._finish(running, outcomes, logs)
             finished = True
         finally:
+            logs.close()
             await beats.stop(gone=finished and not running)
             running.close()
 
@@ -199,7 +210,7 @@ class Host:
         self._ready.set()
         _LOG.info("%s is ready", self.options.name)
 
-    async def _finish(self, running: Running, outcomes: Outcomes) -> None:
+    async def _finish(self, running: Running, outcomes: Outcomes, logs: LogBook) -> None:
         """Let the handlers end, then stop them; see that what is decided gets stored."""
         try:
             async with asyncio.timeout(0 if self._failed else self.options.drain_seconds):
@@ -217,6 +228,11 @@ class Host:
                 await outcomes.settled()
         except TimeoutError:
             _LOG.warning("%d outcomes could not be stored", outcomes.unstored)
+        try:
+            async with asyncio.timeout(0 if self._failed else _LINES_SECONDS):
+                await logs.settled()
+        except TimeoutError:
+            _LOG.warning("not all lines of the handlers could be stored")
 
     # -- what the lanes and the beats ask; from any thread
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 import msgspec
 
 from callboard_agents.child_limits import ChildLimits
+from callboard_agents.log_options import LogOptions
 from callboard_agents.policy import Policy
 from callboard_broker.endpoint import Endpoint
 from callboard_broker.errors import BadInput
@@ -69,6 +70,8 @@ class HostOptions:
     signing: str = ""
     """How outcomes are signed: empty: they are not; `own`: with a key made at the start; else the
     file of a private key, made if there is none."""
+    log: LogOptions = field(default_factory=LogOptions)
+    """What it says of itself, and how much of what its handlers log it passes on."""
 
     def __post_init__(self) -> None:
         check_token(self.prefix, "prefix")
@@ -99,6 +102,6 @@ class HostOptions:
 
 
 def _written(value: object) -> str:
-    if isinstance(value, ChildLimits | Policy | Endpoint | None):
+    if isinstance(value, ChildLimits | Policy | Endpoint | LogOptions | None):
         return msgspec.json.encode(value).decode()
     return str(value)

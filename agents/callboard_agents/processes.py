@@ -122,6 +122,9 @@ class Processes:
             dispatch.capability or run.lane.agent.capability,
             run.timeout,
             heartbeat=dispatch.heartbeat,
+            root=dispatch.root,
+            trace=side.attempt.origin.trace_of(dispatch.task),
+            level=side.level,
         )
         child.start(header, bytes(payload), talk)
 

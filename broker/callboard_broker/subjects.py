@@ -200,6 +200,26 @@ class Subjects:
         """Where a host tells, unstored, that a task started or how far it is."""
         return f"{self.prefix}.news.{tenant}.{shard}"
 
+    @property
+    def logs(self) -> str:
+        """What the LOGS stream stores: what handlers log."""
+        return f"{self.prefix}.log.*.*"
+
+    def log(self, tenant: str, shard: int) -> str:
+        """Where a host says what the handlers of a tenant log."""
+        return f"{self.prefix}.log.{tenant}.{shard}"
+
+    def log_filter(self, tenant: str) -> str:
+        """Where everything is heard that the handlers of a tenant log."""
+        return f"{self.prefix}.log.{check_tenant(tenant)}.*"
+
+    def tenant_of_log(self, subject: str) -> str:
+        """Whose line was stored on `subject`. Raises `BadInput`."""
+        parts = subject.split(".")
+        if len(parts) != 4 or parts[1] != "log":
+            raise BadInput("subject", "not a subject of lines")
+        return check_tenant(parts[2])
+
     def beat(self, tenant: str, host: str) -> str:
         return f"{self.prefix}.beat.{check_token(tenant, 'pool')}.{check_token(host, 'host')}"
 

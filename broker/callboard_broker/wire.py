@@ -146,6 +146,7 @@ class Dispatch(msgspec.Struct, frozen=True, tag_field="kind", tag="dispatch", om
     to be read where it is too long to be repeated here. pool: set where `host` is: the dispatch
     went to that host's mailbox and not to the queue that its subject names.
     heartbeat: seconds, see `Timeouts`. why: what the router knew: candidates, scores, reason.
+    root: the outermost task or workflow, where the id does not say it. trace: if one was given.
     """
 
     task: str
@@ -164,6 +165,8 @@ class Dispatch(msgspec.Struct, frozen=True, tag_field="kind", tag="dispatch", om
     pool: str = ""
     capability: str = ""
     why: dict[str, Any] = {}
+    root: str = ""
+    trace: str = ""
     v: Version = SCHEMA
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from callboard_config.errors import SettingsError
     from callboard_config.isolation import IsolationSettings, TenantIsolation
     from callboard_config.loading import load_settings
+    from callboard_config.log_settings import LogSettings
     from callboard_config.nats_url import check_nats_url, mask_nats_url
     from callboard_config.parallel_execution import (
         BoardSettings,
@@ -51,6 +52,7 @@ __all__ = [
     "JournalSettings",
     "LeaseSettings",
     "LedgerSettings",
+    "LogSettings",
     "NatsSettings",
     "PayloadSettings",
     "ProjectionSettings",
@@ -83,6 +85,7 @@ _PLACES = MappingProxyType(
         "JournalSettings": "callboard_config.parallel_execution",
         "LeaseSettings": "callboard_config.parallel_execution",
         "LedgerSettings": "callboard_config.parallel_execution",
+        "LogSettings": "callboard_config.log_settings",
         "NatsSettings": "callboard_config.parallel_execution",
         "PayloadSettings": "callboard_config.parallel_execution",
         "ProjectionSettings": "callboard_config.projection",

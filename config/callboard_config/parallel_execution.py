@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from callboard_config.log_settings import LogSettings
 from callboard_config.nats_url import check_nats_url
 from callboard_config.projection import ProjectionSettings
 from callboard_config.section import Name, Section, StorePath, disagreement
@@ -272,3 +273,4 @@ class ParallelExecution(Section):
     workflow: WorkflowSettings
     scaling: ScalingSettings
     metrics: MetricsSettings
+    log: LogSettings

@@ -69,6 +69,7 @@ if TYPE_CHECKING:
         WriteUnresolved,
     )
     from callboard_broker.handle import Handle, Update
+    from callboard_broker.log_lines import LoggedLine
     from callboard_broker.options import TaskOptions
     from callboard_broker.wire import Cron, Needs, Retry, Timeouts
     from callboard_broker.workflow import Condition, Selection, StepOptions, Workflow
@@ -95,6 +96,7 @@ __all__ = [
     "GiveUp",
     "Handle",
     "JournalMissing",
+    "LoggedLine",
     "Needs",
     "Overloaded",
     "ParallelExecutionAPI",
@@ -155,6 +157,7 @@ _ELSEWHERE = MappingProxyType(
         "ErrorHandlingConfig": _PARALLEL,
         "GiveUp": "callboard_agents.failures",
         "Handle": "callboard_broker.handle",
+        "LoggedLine": "callboard_broker.log_lines",
         "Needs": "callboard_broker.wire",
         "ParallelExecutionAPI": _PARALLEL,
         "ParallelExecutionConfig": _PARALLEL,

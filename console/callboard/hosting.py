@@ -6,6 +6,7 @@ import math
 
 from callboard.connecting import Place
 from callboard_agents.child_limits import ChildLimits
+from callboard_agents.log_options import LogOptions
 from callboard_agents.options import OWN_KEY, HostOptions, host_name
 from callboard_agents.policy import Policy
 from callboard_agents.scaling import ScalingPolicy
@@ -37,6 +38,7 @@ def host_options(place: Place, *, pool: str, name: str | None = None) -> HostOpt
         limits=ChildLimits.of(settings.agents),
         policy=Policy.of(settings.isolation),
         signing=_signing(settings.agents),
+        log=LogOptions.of(settings.log),
     )
 
 

@@ -20,6 +20,7 @@ from callboard_agents.options import host_name
 from callboard_broker.connection import open_link
 from callboard_broker.endpoint import Endpoint
 from callboard_broker.errors import ServerFailed
+from callboard_broker.logs import LogFormat
 from callboard_broker.server import EmbeddedServer, ServerOptions
 from callboard_broker.streams import Topology
 from callboard_broker.subjects import Subjects
@@ -41,6 +42,7 @@ class StackOptions:
     env: further environment of the Python parts. server_store, ledger_store: other directories.
     metrics: where the first router shows them; the others follow, each at the next port.
     projection: the database that a projector writes to; None: there is no projector.
+    log_format: of the parts' files; `auto`: for a person, who reads them.
     """
 
     folder: Path
@@ -58,6 +60,7 @@ class StackOptions:
     env: Mapping[str, str] = field(default_factory=dict)
     metrics: Endpoint | None = None
     projection: str | None = None
+    log_format: LogFormat = "auto"
 
     @property
     def ledger(self) -> Path:
@@ -185,6 +188,7 @@ class Stack:
         # The URL may hold a password, and a command line is there for every user to read.
         env = {**os.environ, **options.env, "CALLBOARD_NATS_URL": self.url}
         env.pop("CALLBOARD_NATS__URL", None)
+        env.update(_for_a_person(options.log_format))
         keepers = [
             Keeper(
                 name,
@@ -266,6 +270,11 @@ class Stack:
             if self._server is not None:
                 self._server.stop()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _for_a_person(form: LogFormat) -> dict[str, str]:
+    """A part's file is no terminal, so that `auto` would make it JSON."""
+    return {"CALLBOARD_LOG__FORMAT": "console"} if form == "auto" else {}
 
 
 _STOPS = ("agents", "ledger", "projector", "router")

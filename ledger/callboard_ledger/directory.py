@@ -31,6 +31,11 @@ class LedgerDirectory:
     def database(self) -> Path:
         return self.path / "ledger.db"
 
+    @property
+    def lines(self) -> Path:
+        """The database of what handlers log."""
+        return self.path / "logs.db"
+
     def __enter__(self) -> Self:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(self.path / "ledger.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)

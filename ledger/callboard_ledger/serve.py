@@ -17,10 +17,11 @@ from pathlib import Path
 from callboard_broker.connection import Connection, open_link
 from callboard_broker.endpoint import Endpoint
 from callboard_broker.errors import BadInput
+from callboard_broker.log_lines import LogBounds
 from callboard_broker.publisher import Publisher
 from callboard_broker.reader import Reader
 from callboard_broker.record import Record
-from callboard_broker.streams import Topology, ensure_streams, last_sequence
+from callboard_broker.streams import Topology, bound_logs, ensure_streams, last_sequence
 from callboard_broker.subjects import Subjects
 from callboard_ledger.aggregate import Aggregator
 from callboard_ledger.answering import Answering
@@ -29,6 +30,7 @@ from callboard_ledger.audit_upkeep import AuditUpkeep, CheckpointOptions, open_a
 from callboard_ledger.checkpoints import CheckpointFile, LogFolder
 from callboard_ledger.directory import LedgerDirectory
 from callboard_ledger.host_keys import HostKeys
+from callboard_ledger.log_reading import LogReading
 from callboard_ledger.racing import first_of
 from callboard_ledger.reading import read
 from callboard_ledger.sqlite_store import SqliteStore
@@ -71,6 +73,8 @@ class LedgerOptions:
     """Where events are archived before they are purged; None: `archive` in `store`."""
     archiving: bool = True
     """Whether they are; if not, what is purged is gone."""
+    log_bounds: LogBounds = field(default_factory=LogBounds)
+    """How much of what handlers log is kept."""
 
     def __post_init__(self) -> None:
         Subjects(self.prefix)
@@ -97,8 +101,9 @@ async def run_ledger(
             open_link(options.url, name="callboard-ledger") as connection,
             Publisher(connection) as publisher,
         ):
-            topology = Topology(Subjects(options.prefix), options.replicas)
+            topology = Topology(Subjects(options.prefix), options.replicas, options.log_bounds)
             await ensure_streams(connection, topology)
+            await bound_logs(connection, topology)
             info = await connection.api(f"STREAM.INFO.{topology.journal}")
             journal = str(info["created"]), int(info["state"]["last_seq"])
             folder = LogFolder(directory.path, options.key, options.checkpoints)
@@ -139,7 +144,7 @@ async def run_ledger(
                     options,
                     connection,
                     topology,
-                    store=store,
+                    stores=(store, LogReading(connection, topology, directory.lines)),
                     audit=_Audit(upkeep=upkeep, archiver=archiver, keys=keys),
                 )
                 async with ledger.shown():
@@ -166,13 +171,13 @@ class _Ledger:
         connection: Connection,
         topology: Topology,
         *,
-        store: Store,
+        stores: tuple[Store, LogReading],
         audit: _Audit,
     ) -> None:
         self._options = options
         self._connection = connection
         self._topology = topology
-        self._store = store
+        self._store, self._lines = store, lines = stores
         self._upkeep = audit.upkeep
         self._auditor = audit.upkeep.auditor
         self._archiver = audit.archiver
@@ -182,7 +187,7 @@ class _Ledger:
         self._answering = Answering(
             connection,
             topology,
-            (self._aggregator, store),
+            (self._aggregator, store, lines),
             flush=self._flush,
             catch_up=self._catch_up,
             position=self._position,
@@ -218,6 +223,7 @@ class _Ledger:
                 group.create_task(self._upkeep.recover(self._connection)),
                 group.create_task(self._upkeep.carry()),
                 group.create_task(self._host_keys.run()),
+                group.create_task(self._lines.keep()),
             ]
             if self._archiver is not None:
                 loops.append(group.create_task(self._archiver.run()))
@@ -284,6 +290,7 @@ class _Ledger:
         if self._archiver is not None:
             self._archiver.want(min(wanted, audited, saved))
             archived = self._archiver.last
+        read, written = await self._lines.position()
         return PositionView(
             position=aggregator.position,
             last=last,
@@ -293,6 +300,8 @@ class _Ledger:
             void=aggregator.void,
             malformed=aggregator.malformed,
             audit_problem=self._auditor.problem,
+            logs=read,
+            logs_last=written,
         )
 
 

@@ -151,6 +151,8 @@ def _dispatch(
         "" if host is None else pool,
         capability if host is not None or capability != task.capability else "",
         placement.why,
+        task.root,
+        task.trace,
     )
     if host is None:
         subject = desk.subjects.dispatch(task.tenant, pool, capability)

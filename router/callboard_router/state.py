@@ -34,7 +34,8 @@ class Task(msgspec.Struct, kw_only=True, gc=False):
     cancel: why it shall end as soon as it can. parent: the task whose attempt spawned it.
     children: live tasks that it spawned. decided: what a person or a signal said to a gate.
     void: the secrets of lost attempts, whose cost may still come. ran_on: the host of the last
-    outcome.
+    outcome. root: the outermost task or workflow, where the id does not say it. trace: if one was
+    given.
     """
 
     id: str
@@ -65,6 +66,8 @@ class Task(msgspec.Struct, kw_only=True, gc=False):
     decided: Result | None = None
     void: dict[int, str] = {}
     ran_on: str = ""
+    root: str = ""
+    trace: str = ""
 
     @property
     def is_gate(self) -> bool:

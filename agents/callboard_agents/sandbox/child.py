@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import logging
 import os
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -81,6 +82,7 @@ def _live(birth: Birth) -> int:
     remote = birth.remote
     warm_up(remote)
     header, payload = remote.await_task()
+    logging.getLogger().setLevel(header.level)
     context = ChildContext(header, remote)
     gc.enable()
     data, failure_found = _run(birth, payload, context, remote)

@@ -27,6 +27,7 @@ _COMMANDS = MappingProxyType(
         "stats": "callboard.cli.stats",
         "failures": "callboard.cli.failures",
         "explain": "callboard.cli.explaining",
+        "logs": "callboard.cli.logs",
         "cancel": "callboard.cli.control:cancel_app",
         "pause": "callboard.cli.control:pause_app",
         "resume": "callboard.cli.control:resume_app",

@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 
 from callboard.board_note import FOLDER
-from callboard.cli.logs import start_logging
 from callboard.cli.loop import run
 from callboard.cli.options import Metrics, Nats, Prefix, new_app
 from callboard.cli.ready import ReadyTo, teller
 from callboard.connecting import Place, locate
 from callboard_broker.collecting import collect_rarely
+from callboard_broker.log_lines import LogBounds
+from callboard_broker.logs import start_logging
 from callboard_ledger.audit_upkeep import CheckpointOptions
 from callboard_ledger.serve import LedgerOptions, run_ledger
 
@@ -38,8 +39,9 @@ def ledger(
     ready_fd: ReadyTo = None,
 ) -> None:
     """Run the ledger: it answers `status` and `list` and writes the audit log. Ends on SIGTERM."""
-    start_logging()
-    options = ledger_options(locate(nats, prefix, overrides={"metrics.port": metrics}), store)
+    place = locate(nats, prefix, overrides={"metrics.port": metrics})
+    start_logging("ledger", form=place.settings.log.format, level=place.settings.log.level)
+    options = ledger_options(place, store)
     collect_rarely()
     run(run_ledger(options, ready=teller(ready_fd)))
 
@@ -64,4 +66,7 @@ def ledger_options(place: Place, store: Path | None = None) -> LedgerOptions:
         ),
         archive=audit.archive,
         archiving=audit.archive_purged,
+        log_bounds=LogBounds(
+            max_mb=place.settings.log.max_mb, max_days=place.settings.log.max_days
+        ),
     )

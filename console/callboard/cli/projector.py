@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 
 from callboard.board_note import FOLDER
-from callboard.cli.logs import start_logging
 from callboard.cli.loop import run
 from callboard.cli.options import Json, Metrics, Nats, Prefix, Rows, new_app
 from callboard.cli.reaching import link_to
@@ -21,6 +20,7 @@ from callboard.targets import address_of, open_target
 from callboard_broker.bookmarks import remove_bookmark
 from callboard_broker.collecting import collect_rarely
 from callboard_broker.errors import BadInput
+from callboard_broker.logs import start_logging
 from callboard_broker.streams import Topology
 from callboard_broker.subjects import Subjects
 from callboard_config import load_settings
@@ -99,8 +99,8 @@ def projector(  # noqa: PLR0913  each is an option of the command
     """Write tasks, workflows, events, audit and performance into Postgres or Supabase."""
     if ctx.invoked_subcommand is not None:
         return
-    start_logging()
     place = locate(nats, prefix, overrides={"metrics.port": metrics})
+    start_logging("projector", form=place.settings.log.format, level=place.settings.log.level)
     address = address_of(to, place.settings)
     target = open_target(address, place.settings)
     options = projector_options(place, name, ledger)

@@ -100,6 +100,7 @@ def up(  # noqa: PLR0913  each is an option of the command
         drain_seconds=settings.agents.drain_seconds,
         metrics=place.metrics,
         projection=settings.projection.to if to is None else address_of(to, settings),
+        log_format=settings.log.format,
     )
     run(_up(options, place, Screen(json=json)))
 
