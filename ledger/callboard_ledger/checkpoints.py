@@ -117,13 +117,14 @@ class CheckpointFile:
 
 
 def read_checkpoints(path: Path, keys: Sequence[PublicKey]) -> list[Checkpoint]:
-    """The checkpoints in a file, or in the directory of a ledger (none if it has no file yet).
+    """The checkpoints in a file, or in the directory of a ledger (none if it has
+    signed none yet).
 
     Raises `BadInput` if there is none in the file, or one that none of `keys` signed.
     """
     if path.is_dir():
         path = LogFolder(path).checkpoint_file
-        if not path.exists():
+        if not path.exists() or not path.stat().st_size:
             return []
     try:
         if path.stat().st_size > _MOST_BYTES:
