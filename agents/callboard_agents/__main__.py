@@ -17,6 +17,7 @@ import msgspec
 
 from callboard_agents.child_limits import ChildLimits
 from callboard_agents.host_process import run_host
+from callboard_agents.lifespans import StartFailed
 from callboard_agents.loading import load
 from callboard_agents.log_options import LogOptions
 from callboard_agents.options import HostOptions
@@ -26,19 +27,21 @@ from callboard_broker.endpoint import Endpoint
 from callboard_broker.errors import BadInput, BoardUnreachable
 from callboard_broker.logs import start_logging
 
-BAD_INPUT, NO_SERVER = 2, 3
+FAILED, BAD_INPUT, NO_SERVER = 1, 2, 3
 _KINDS: dict[str, Callable[[str], Any]] = {
     "int": int,
     "float": float,
     "ChildLimits": msgspec.json.Decoder(ChildLimits).decode,
     "LogOptions": msgspec.json.Decoder(LogOptions).decode,
     "Policy": msgspec.json.Decoder(Policy).decode,
+    "tuple[str, ...]": msgspec.json.Decoder(tuple[str, ...]).decode,
     "Endpoint | None": msgspec.json.Decoder(Endpoint | None).decode,
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the host; return 0 when drained, 2 for bad input, 3 if there is no server."""
+    """Run the host; return 0 when drained, 1 if what it needs does not start, 2 for bad input, 3 if
+    there is no server."""
     arguments = sys.argv[1:] if arguments is None else arguments
     surveyed = "--survey" in arguments
     parser = argparse.ArgumentParser(prog="python -m callboard_agents", description=__doc__)
@@ -69,6 +72,9 @@ def main(arguments: list[str] | None = None) -> int:
     except BoardUnreachable as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201  what a person reads
         return NO_SERVER
+    except StartFailed as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201  what a person reads
+        return FAILED
     return 0
 
 

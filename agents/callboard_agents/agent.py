@@ -11,14 +11,18 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 import msgspec
 
 from callboard_agents.context import Context
 from callboard_agents.declaration import Declaration, Isolation
+from callboard_agents.limits import Limits
 from callboard_agents.payload import Reader, reader
 from callboard_broker.errors import BadInput
+
+if TYPE_CHECKING:
+    from callboard_agents.command import Command
 
 __all__ = ["Agent", "Isolation", "agent"]
 
@@ -35,7 +39,9 @@ class Agent(Generic[P, R]):
     a child process that runs nothing else.
     slots: how many attempts run at once in one host. timeout: seconds an attempt may run; both
     None: the host's own settings. memory_mb, cpu (cores): declared needs of one attempt.
+    limits: what an attempt in a child process may take. command: what is run instead of a handler.
     name, version, specialization, labels: what a task's `needs` are compared with.
+    modules: where it was found, then where it is defined; their lifespans and middleware are its.
     """
 
     capability: str
@@ -48,6 +54,9 @@ class Agent(Generic[P, R]):
     timeout: float | None
     memory_mb: float | None
     cpu: float | None
+    limits: Limits
+    command: Command | None
+    modules: tuple[str, ...]
     is_async: bool
     takes_context: bool
 
@@ -60,6 +69,9 @@ class Agent(Generic[P, R]):
         self.timeout = declared.timeout
         self.memory_mb = declared.memory_mb
         self.cpu = declared.cpu
+        self.limits = declared.limits
+        self.command = declared.command
+        self.modules = (str(getattr(target, "__module__", "")),)
         named = str(getattr(target, "__name__", type(target).__name__))[:_MAX_NAME]
         self.name = declared.name or named
         self._target: Any = target
@@ -80,6 +92,11 @@ class Agent(Generic[P, R]):
         handler: Any = self.handler
         result: R = handler(*args, **kwargs)
         return result
+
+    @property
+    def kind(self) -> type[object] | None:
+        """The class that is instantiated once per process, if it was declared as one."""
+        return self._target if self._is_class else None
 
     @functools.cached_property
     def handler(self) -> Callable[..., Any]:
@@ -137,16 +154,19 @@ def agent(  # noqa: PLR0913  what DESIGN.md fixed; keyword-only but for the capa
     version: str = "",
     specialization: Sequence[str] = (),
     labels: Mapping[str, str] | None = None,
+    limits: Limits | None = None,
 ) -> _Declare:
     """Declare that the decorated function works on tasks of `capability`.
 
     The first parameter is the payload, read into its annotation (a primitive, list, dict,
     dataclass, msgspec struct or pydantic model; nothing or Any: as JSON has it); a parameter
     annotated with `Context`, or named `ctx`, gets the context. Both may be left out. A class is
-    instantiated once per host, and its `__call__` is the handler.
+    instantiated once per host, and its `__call__` is the handler; if it is a context manager, it is
+    entered before the host is ready and left after its last attempt.
 
     isolation, slots, timeout (seconds), memory_mb, cpu (cores): see `Agent`; async functions run
-    inline, plain ones in a thread. name (else the function's), version (`1.4.2`), specialization
+    inline, plain ones in a thread. limits: what an attempt in a child process may take, where that
+    is not as in the settings. name (else the function's), version (`1.4.2`), specialization
     (`["security"]`), labels (`{"region": "eu"}`): what a task may ask for in its `needs`. Raises
     `BadInput` that names what is wrong.
     """
@@ -162,6 +182,7 @@ def agent(  # noqa: PLR0913  what DESIGN.md fixed; keyword-only but for the capa
             version=version,
             specialization=specialization,
             labels={} if labels is None else labels,
+            limits=Limits() if limits is None else limits,
         )
     )
 

@@ -34,30 +34,25 @@ def child_slots(agent: Agent[..., Any], options: HostOptions) -> int:
 
 def _plan(agent: Agent[..., Any], options: HostOptions, *, often: bool) -> CellPlan:
     """often: its tasks run in children as a rule; else one is kept ready for the exception."""
-    limits, policy = options.limits, options.policy
+    limits, said, policy, command = options.limits, agent.limits, options.policy, agent.command
     slots = child_slots(agent, options)
-    command = _declared(agent, "command")
     processes = limits.processes if command is None else limits.command_processes
-    network = _declared(agent, "network")
+    stage = 0 if command is None else 1  # the process that starts the command
     return CellPlan(
         capability=agent.capability,
         grant=Grant(
             memory_mb=agent.memory_mb or limits.memory_mb,
             cpu=agent.cpu or limits.cpu,
-            cpu_seconds=_declared(agent, "cpu_seconds") or limits.cpu_seconds,
-            disk_mb=_declared(agent, "disk_mb") or limits.disk_mb,
-            output_mb=_declared(agent, "output_mb") or limits.output_mb,
-            files=_declared(agent, "files") or limits.files,
-            processes=_declared(agent, "processes") or processes,
+            cpu_seconds=said.cpu_seconds or limits.cpu_seconds,
+            disk_mb=said.disk_mb or limits.disk_mb,
+            output_mb=said.output_mb or limits.output_mb,
+            files=said.files or limits.files,
+            processes=(said.processes or processes) + stage,
         ),
         slots=slots,
         spares=min(limits.spares if often else 1, limits.spares, slots),
-        read=(*policy.read, *(_declared(agent, "read") or ())),
-        network=policy.network if network is None else network,
+        read=(*policy.read, *said.read),
+        network=policy.network if said.network is None else said.network,
         command=command,
+        middleware=options.middleware,
     )
-
-
-def _declared(agent: Agent[..., Any], limit: str) -> Any:
-    """What the agent says of a limit that not every declaration has."""
-    return getattr(agent, limit, None)

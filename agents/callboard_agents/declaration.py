@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
 
+from callboard_agents.limits import Limits
 from callboard_broker.errors import BadInput
 from callboard_broker.subjects import check_capability
+
+if TYPE_CHECKING:
+    from callboard_agents.command import Command
 
 __all__ = ["Declaration", "Isolation"]
 
@@ -27,7 +31,10 @@ _MAX_VERSION = 64
 
 
 class Declaration(msgspec.Struct, frozen=True, kw_only=True):
-    """What the decorator was given. Raises `BadInput` that names the field; see `agent`."""
+    """What the decorator was given. Raises `BadInput` that names the field; see `agent`.
+
+    command: what is run instead of a handler.
+    """
 
     capability: str
     isolation: Isolation | None = None
@@ -39,11 +46,15 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     version: str = ""
     specialization: Sequence[str] = ()
     labels: Mapping[str, str] = {}
+    limits: Limits = Limits()
+    command: Command | None = None
 
     def __post_init__(self) -> None:
         check_capability(self.capability)
         if self.isolation not in (None, *get_args(Isolation)):
             raise BadInput("isolation", f"{self.isolation!r} is not inline, thread or process")
+        if not isinstance(self.limits, Limits):
+            raise BadInput("limits", f"{self.limits!r:.80} is no Limits: Limits(processes=4)")
         if self.slots is not None:
             _check_number("slots", self.slots, _MAX_SLOTS)
             if not isinstance(self.slots, int):

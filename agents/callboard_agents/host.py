@@ -25,8 +25,11 @@ from callboard_agents.context import HostSide
 from callboard_agents.intake import Intake
 from callboard_agents.kept_nursery import KeptNursery, keep_nursery
 from callboard_agents.lane import Lane
+from callboard_agents.lifespans import lived, refuse_async, spans_of
+from callboard_agents.loading import is_command_file
 from callboard_agents.log_book import LogBook
 from callboard_agents.mailbox import Mailbox
+from callboard_agents.middleware import chained, load_middleware
 from callboard_agents.options import HostOptions
 from callboard_agents.outcomes import Outcomes
 from callboard_agents.payloads import Payloads
@@ -56,7 +59,8 @@ class Host:
     """One host of `agents`. `run` it; `drain` ends it.
 
     places: where its agents come from, as `load` takes it: children load them from there. Raises
-    `BadInput` if there is no agent, two of one capability, or no place that children need.
+    `BadInput` if there is no agent, two of one capability, no place that children need, an async
+    lifespan of agents that run in children, or middleware that is none.
     """
 
     def __init__(
@@ -73,9 +77,11 @@ class Host:
             if capabilities.count(capability) > 1:
                 raise BadInput("agents", f"two agents of one host offer {capability}")
         self._plans = cell_plans(agents, options)
-        if self._plans and not places:
+        loaded = {plan.capability for plan in self._plans if plan.command is None}
+        if loaded and not places:
             raise BadInput("places", "child processes load their agents from modules: name them")
-        self._places = places
+        refuse_async(spans_of([agent for agent in agents if agent.capability in loaded]))
+        self._places = [place for place in places if not is_command_file(place)]
         self.options = options
         self.attempts = Attempts(
             options.incarnation or secrets.token_hex(8),
@@ -83,8 +89,15 @@ class Host:
             suspect_seconds=min(3 * options.beat_seconds, options.lease_seconds),
         )
         self.resources = Resources(options.cpus, options.memory_mb, changed=self._changed)
+        outer = load_middleware(options.middleware)
         self._lanes = [
-            Lane(agent, options, self.resources.claim(agent), self._asking(agent))
+            Lane(
+                agent,
+                options,
+                self.resources.claim(agent),
+                self._asking(agent),
+                None if agent.command is not None else chained(agent, outer),
+            )
             for agent in agents
         ]
         self._beats: Beats | None = None
@@ -117,11 +130,14 @@ class Host:
         self._draining.set()
 
     async def run(self) -> None:
-        """Work until drained. Raises `BoardUnreachable` if there is no server at the start."""
-        for lane in self._lanes:
-            if not runs_in_children(lane.agent, self.options):
-                _ = lane.agent.handler  # instances are made before anything is promised
+        """Work until drained. Raises `BoardUnreachable` if there is no server at the start, and
+        `StartFailed` if what the agents need cannot be set up."""
+        agents = [lane.agent for lane in self._lanes]
+        agents = [agent for agent in agents if not runs_in_children(agent, self.options)]
+        for agent in agents:
+            _ = agent.handler  # instances are made before anything is promised
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(lived(spans_of(agents)))
             connection = await stack.enter_async_context(
                 open_link(self.options.url, name=self.options.name)
             )

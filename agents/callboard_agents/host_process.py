@@ -22,7 +22,7 @@ from callboard_broker.collecting import collect_rarely
 
 __all__ = ["run_host"]
 
-_SPARE_SECONDS = 10.0  # beyond the drain: to stop handlers, store outcomes and say goodbye
+_SPARE_SECONDS = 15.0  # beyond the drain: to stop handlers, store outcomes, end lifespans
 _AT_ONCE = 130
 _STUCK = 1
 _LOG = logging.getLogger("callboard.host")
@@ -39,7 +39,8 @@ def run_host(
 
     places: where the agents come from, for children to load them. ready_fd: of a pipe; a byte is
     written to it when the host works, and it is closed.
-    Raises `BadInput`, `BoardUnreachable`. Ends the process if the drain cannot come to an end.
+    Raises `BadInput`, `BoardUnreachable`, `StartFailed`. Ends the process if the drain cannot come
+    to an end.
     """
 
     async def work() -> None:
@@ -54,7 +55,17 @@ def run_host(
 
     collect_rarely()
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(work())
+        try:
+            runner.run(work())
+        except BaseExceptionGroup as found:
+            raise _only(found) from None
+
+
+def _only(found: BaseException) -> BaseException:
+    """What a task group has wrapped, if it was one error."""
+    while isinstance(found, BaseExceptionGroup) and len(found.exceptions) == 1:
+        found = found.exceptions[0]
+    return found
 
 
 async def _tell(host: Host, ready_fd: int | None) -> None:

@@ -40,7 +40,7 @@ class Inline:
         agent = run.lane.agent
         try:
             self._watching.begun(run)
-            result = agent.start(payload, run.context)
+            result = run.lane.start(payload, run.context)
             if agent.is_async:
                 result = await result
             data, failure = encode_result(result)

@@ -104,14 +104,15 @@ async def keep_nursery(
     plans: Sequence[CellPlan],
     required: frozenset[str],
     *,
-    opens: Opens = open_nursery,
+    opens: Opens | None = None,
 ) -> AsyncIterator[KeptNursery]:
     """Open it, and keep it open until the exit.
 
     required: layers that some tenants require; no child runs without those that this host has.
-    Raises what the first opening raises.
+    opens: instead of `open_nursery`. Raises what the first opening raises.
     """
     reasons = await asyncio.to_thread(available)
+    opens = opens or open_nursery
     kept = KeptNursery(reasons)
     offered = frozenset(layer for layer in required if not reasons.get(layer, "not known"))
     first: asyncio.Future[None] = asyncio.get_running_loop().create_future()

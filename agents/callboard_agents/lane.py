@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from callboard_agents.agent import Agent
 from callboard_agents.cell_plans import child_slots, runs_in_children
+from callboard_agents.middleware import Start
 from callboard_agents.options import HostOptions
 from callboard_agents.resources import Claim
 from callboard_broker.wire import Offer
@@ -30,6 +31,7 @@ class Lane:
     """An agent's place. `free` may be asked from any thread; everything else is the loop's.
 
     claim: to the host's resources. wants_work: whether the host as a whole takes anything now.
+    start: calls the handler; without `through`, its middleware, it is the agent itself.
     """
 
     def __init__(
@@ -38,8 +40,11 @@ class Lane:
         options: HostOptions,
         claim: Claim,
         wants_work: Callable[[], bool],
+        through: Start | None = None,
     ) -> None:
         self.agent = agent
+        self.start: Start = through or agent.start
+        self.needs_context = agent.takes_context or through is not None
         self.timeout = agent.timeout or options.timeout_seconds
         self.slots = agent.slots or options.slots_inline
         if runs_in_children(agent, options):

@@ -13,11 +13,19 @@ from typing import Any
 from callboard_agents.agent import Agent
 from callboard_broker.errors import BadInput
 
-__all__ = ["load"]
+__all__ = ["is_command_file", "load", "load_module", "shown_module"]
+
+_FILE = "callboard_file_"
+
+
+def is_command_file(place: str) -> bool:
+    """Whether a place is a YAML file of command agents."""
+    return place.partition(":")[0].endswith((".yaml", ".yml"))
 
 
 def load(places: Sequence[str]) -> list[Agent[..., Any]]:
-    """Return the agents of `package.module`, `path/to/file.py`, or `package.module:name`.
+    """Return the agents of `package.module`, `path/to/file.py`, or `package.module:name`; of
+    `path/to/file.yaml`, the command agents, or `file.yaml:capability`.
 
     Raises `BadInput` that names the place: it cannot be imported (the cause is the error), it
     holds no agent, or two agents offer one capability.
@@ -39,7 +47,40 @@ def load(places: Sequence[str]) -> list[Agent[..., Any]]:
 
 def _agents_in(place: str) -> list[Agent[..., Any]]:
     where, _, name = place.partition(":")
-    module = _file(where) if where.endswith(".py") or "/" in where else _module(where)
+    if is_command_file(place):
+        return _commands(place, Path(where), name)
+    module = load_module(where)
+    agents = _of_module(module, place, name)
+    for agent in agents:
+        if module.__name__ not in agent.modules:
+            agent.modules = (module.__name__, *agent.modules)
+    return agents
+
+
+def load_module(where: str) -> ModuleType:
+    """Return the module of `package.module` or `path/to/file.py`. Raises `BadInput`."""
+    return _file(where) if where.endswith(".py") or "/" in where else _module(where)
+
+
+def shown_module(name: str) -> str:
+    """A module's name for a person: of a file, as the file is called."""
+    return name.removeprefix(_FILE).partition("_")[2] if name.startswith(_FILE) else name
+
+
+def _commands(place: str, path: Path, capability: str) -> list[Agent[..., Any]]:
+    """Not loaded where no such file is named: a child needs neither YAML nor pydantic."""
+    from callboard_agents.command_file import read_command_agents  # noqa: PLC0415  see above
+
+    agents = read_command_agents(path)
+    if capability:
+        agents = [agent for agent in agents if agent.capability == capability]
+    if not agents:
+        what = f"no agent of {capability!r}" if capability else "no agent"
+        raise BadInput(place, f"holds {what}: give it `agents:`, each with capability and command")
+    return agents
+
+
+def _of_module(module: ModuleType, place: str, name: str) -> list[Agent[..., Any]]:
     if name:
         chosen = getattr(module, name, None)
         if not isinstance(chosen, Agent):
@@ -80,7 +121,7 @@ def _file(path: str) -> ModuleType:
     file = Path(path).resolve()
     if not file.is_file():
         raise BadInput(path, f"there is no file {file}")
-    name = f"callboard_file_{abs(hash(str(file))):x}_{file.stem}"
+    name = f"{_FILE}{abs(hash(str(file))):x}_{file.stem}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, file)

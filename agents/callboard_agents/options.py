@@ -72,6 +72,9 @@ class HostOptions:
     file of a private key, made if there is none."""
     log: LogOptions = field(default_factory=LogOptions)
     """What it says of itself, and how much of what its handlers log it passes on."""
+    middleware: tuple[str, ...] = ()
+    """Around every attempt of a handler, the first outermost: `package.module:name`, or
+    `path/to/file.py:name`. The middleware of the agents' own modules comes after it."""
 
     def __post_init__(self) -> None:
         check_token(self.prefix, "prefix")
@@ -102,6 +105,6 @@ class HostOptions:
 
 
 def _written(value: object) -> str:
-    if isinstance(value, ChildLimits | Policy | Endpoint | LogOptions | None):
+    if isinstance(value, ChildLimits | Policy | Endpoint | LogOptions | tuple | None):
         return msgspec.json.encode(value).decode()
     return str(value)

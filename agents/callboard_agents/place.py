@@ -30,7 +30,7 @@ _BAD_INPUT = 2  # what the child's `main` returns for it
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 10.0
 _SETTLED_SECONDS = 30.0  # a child that lived so long starts with the first pause again
-_SPARE_SECONDS = 12.0  # beyond the drain, until a child is killed
+_SPARE_SECONDS = 17.0  # beyond the drain, until a child is killed
 _REPORTS = 3
 _LOG = logging.getLogger("callboard.pool")
 

@@ -126,7 +126,7 @@ class Running:
         """Make the context of a handler that may use one, or must be heard."""
         dispatch, agent = run.dispatch, run.lane.agent
         inline = agent.isolation == "inline"
-        if inline and not agent.takes_context and dispatch.heartbeat is None:
+        if inline and not run.lane.needs_context and dispatch.heartbeat is None:
             return
         run.side = run.context = Context(
             task=dispatch.task,

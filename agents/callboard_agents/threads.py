@@ -96,7 +96,7 @@ class Threaded:
         """In a thread of the lane."""
         data: bytes | None = None
         try:
-            data, failure = encode_result(run.lane.agent.start(payload, run.context))
+            data, failure = encode_result(run.lane.start(payload, run.context))
         except BaseException as error:  # noqa: BLE001  whatever a handler raises is its outcome
             failure = failure_of(error)
         if not self._loop.is_closed():

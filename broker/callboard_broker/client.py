@@ -48,6 +48,7 @@ from callboard_broker.posting import Posting
 from callboard_broker.publisher import Publisher
 from callboard_broker.streams import Topology
 from callboard_broker.subjects import SHARDS, Subjects, check_tenant
+from callboard_broker.submission import Submission, SubmitMiddleware, check_chain, composed
 from callboard_broker.wire import (
     BlobRef,
     FlowRun,
@@ -66,7 +67,8 @@ _MAX_PATIENCE = 45.0
 class BoardOptions:
     """tenant: of posts that name none. patience: seconds in which a post is repeated until it is
     acknowledged. post_bytes: above it, a payload goes to the blob store. by: who gives commands,
-    as the journal records it; else `name`."""
+    as the journal records it; else `name`. middleware: around each `submit`, the first
+    outermost."""
 
     tenant: str = "default"
     prefix: str = "cb"
@@ -75,6 +77,7 @@ class BoardOptions:
     patience: float = 30.0
     post_bytes: int = 262_144
     payload_bytes: int = 64 * 1024 * 1024
+    middleware: tuple[SubmitMiddleware, ...] = ()
 
 
 _Posted = TypeVar("_Posted", Handle, Asked)
@@ -97,6 +100,7 @@ class Board(Commanding):
         self._posts = 0
         self._subjects_of: dict[tuple[str, str], str] = {}
         self._hearing = Hearing(connection, self.subjects, group)
+        self._through = composed(options.middleware, self._submit_last)
 
     async def __aenter__(self) -> Self:
         await self._publisher.__aenter__()
@@ -128,6 +132,34 @@ class Board(Commanding):
         `BoardUnreachable`, `WriteUnresolved`.
         """
         tenant = self.options.tenant if tenant is None else tenant
+        if self._through is None:
+            terms = {"key": key, "priority": priority, "timeout": timeout}
+            return await self._submit(tenant, capability, payload, terms, options)
+        return await self._through(
+            Submission(
+                capability=capability,
+                payload=payload,
+                tenant=tenant,
+                priority=priority,
+                key=key,
+                timeout=timeout,
+                options=options,
+            )
+        )
+
+    async def _submit_last(self, said: Submission, /) -> Handle:
+        """The end of the chain."""
+        terms = {"key": said.key, "priority": said.priority, "timeout": said.timeout}
+        return await self._submit(said.tenant, said.capability, said.payload, terms, said.options)
+
+    async def _submit(
+        self,
+        tenant: str,
+        capability: str,
+        payload: Any,
+        terms: dict[str, Any],
+        options: TaskOptions,
+    ) -> Handle:
         if self._hearing.closed:
             self._hearing.check_door(tenant)
         subject = self._subject(tenant, capability)
@@ -139,11 +171,11 @@ class Board(Commanding):
         post = Post(
             payload=msgspec.Raw(data),
             blob=blob,
-            key=check_key(key),
+            key=check_key(terms["key"]),
             nonce=self._new_nonce(),
             shard=self._shard,
-            priority=check_priority(priority),
-            timeout=check_timeout(timeout),
+            priority=check_priority(terms["priority"]),
+            timeout=check_timeout(terms["timeout"]),
         )
         if options:
             post = read_options(options, post)
@@ -310,6 +342,7 @@ async def connect(
     """Open a board at `url` and close it at the end. Raises `BoardUnreachable`, `BadInput`."""
     options = options or BoardOptions()
     check_tenant(options.tenant)
+    check_chain(options.middleware)
     if not 0 <= options.patience <= _MAX_PATIENCE:
         raise BadInput("patience", f"at most {_MAX_PATIENCE:g} s: nonces are known for 60 s")
     raised: BaseException | None = None

@@ -8,6 +8,7 @@ A host sends an attempt's lines before its outcome, so the end of a task comes a
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import msgspec
 
-from callboard_broker.connection import Connection
-from callboard_broker.errors import BadInput, CallboardError, UnknownTask
+from callboard_broker.connection import Connection, NoResponder
+from callboard_broker.errors import BadInput, BoardUnreachable, CallboardError, UnknownTask
 from callboard_broker.log_lines import (
     LEVELS,
     Level,
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["LogFollowing", "LogsWanted", "read_logs"]
 
 _MOST_WAITING = 10_000  # messages that were heard and not yet given out
+_PATIENCE_SECONDS = 30.0  # for a ledger, or its server, that is being started again
+_AGAIN_SECONDS = 0.25
 
 
 class _Board(Protocol):
@@ -145,6 +148,7 @@ class _Past:
         self._next = 0
         self._last = wanted.last
         self._seen: set[tuple[str, int, int]] = set()
+        self._known = False
 
     async def read(self) -> AsyncGenerator[LoggedLine]:
         """Each line that was not given out yet."""
@@ -178,7 +182,7 @@ class _Past:
         }
         if self._last is not None:
             question["last"] = self._last
-        data = await self._board.ask("logs", question, tenant=wanted.tenant)
+        data = await self._answered(question)
         answer = msgspec.json.decode(data, type=_Answer)
         if answer.error is None:
             return answer
@@ -187,6 +191,20 @@ class _Past:
         if answer.error.type == "BadInput":
             raise BadInput(answer.error.field or "question", answer.error.message)
         raise CallboardError(f"the ledger: {answer.error.message}")
+
+    async def _answered(self, question: dict[str, Any]) -> bytes:
+        """What the ledger says; one that has answered before is given time to come back."""
+        until = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                data = await self._board.ask("logs", question, tenant=self._wanted.tenant)
+            except (NoResponder, TimeoutError, BoardUnreachable):
+                if not self._known or time.monotonic() > until:
+                    raise
+                await asyncio.sleep(_AGAIN_SECONDS)
+            else:
+                self._known = True
+                return data
 
 
 class _Live:

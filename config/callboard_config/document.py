@@ -8,7 +8,7 @@ YAML bomb), tags, duplicate keys, deep nesting and large documents are refused b
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import yaml
 
 from callboard_config.errors import SettingsError
 
-__all__ = ["MAX_BYTES", "parse_value", "read_document"]
+__all__ = ["MAX_BYTES", "line_of", "parse_value", "read_document"]
 
 MAX_BYTES = 256 * 1024
 _MAX_DEPTH = 16
@@ -73,6 +73,30 @@ def parse_value(text: str, *, key: str, source: str) -> object:
         raise SettingsError(
             key, "not valid YAML: a character or number that none holds", source=source
         ) from error
+
+
+def line_of(path: Path, place: Sequence[str | int]) -> int:
+    """Return the line (1 is the first) of `place`, by keys and indices, in a file that was read.
+
+    Of what the file does not have, it is the line of the nearest thing around it.
+    """
+    loader = _Loader(path.read_text(encoding="utf-8-sig"))
+    try:
+        node = loader.get_single_node()
+    finally:
+        loader.dispose()
+    line = 0
+    for part in place:
+        if isinstance(node, yaml.MappingNode):
+            pairs = [pair for pair in node.value if pair[0].value == str(part)]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            pairs = [(each, each) for each in node.value[part : part + 1]]
+        else:
+            break
+        if not pairs:
+            break
+        line, node = pairs[0][0].start_mark.line, pairs[0][1]
+    return line + 1
 
 
 class _Loader(yaml.SafeLoader):

@@ -40,7 +40,20 @@ if TYPE_CHECKING:
         TaskAssignment,
         TaskRequirements,
     )
-    from callboard_agents import Agent, Child, Context, GiveUp, agent
+    from callboard_agents import (
+        Agent,
+        Call,
+        Child,
+        Context,
+        GiveUp,
+        Limits,
+        Middleware,
+        Next,
+        StartFailed,
+        agent,
+        command_agent,
+        lifespan,
+    )
     from callboard_broker.client import Board
     from callboard_broker.errors import (
         AuditBroken,
@@ -71,6 +84,7 @@ if TYPE_CHECKING:
     from callboard_broker.handle import Handle, Update
     from callboard_broker.log_lines import LoggedLine
     from callboard_broker.options import TaskOptions
+    from callboard_broker.submission import Submission, SubmitMiddleware, SubmitNext
     from callboard_broker.wire import Cron, Needs, Retry, Timeouts
     from callboard_broker.workflow import Condition, Selection, StepOptions, Workflow
     from callboard_config import SettingsError
@@ -85,6 +99,7 @@ __all__ = [
     "BadInput",
     "Board",
     "BoardUnreachable",
+    "Call",
     "CallboardError",
     "Child",
     "CommandRefused",
@@ -96,8 +111,11 @@ __all__ = [
     "GiveUp",
     "Handle",
     "JournalMissing",
+    "Limits",
     "LoggedLine",
+    "Middleware",
     "Needs",
+    "Next",
     "Overloaded",
     "ParallelExecutionAPI",
     "ParallelExecutionConfig",
@@ -116,10 +134,14 @@ __all__ = [
     "Selection",
     "ServerFailed",
     "SettingsError",
+    "StartFailed",
     "StepOptions",
     "StoreLocked",
     "StreamDrift",
     "StreamMissing",
+    "Submission",
+    "SubmitMiddleware",
+    "SubmitNext",
     "TargetAway",
     "TargetRefused",
     "TaskAssignment",
@@ -137,7 +159,9 @@ __all__ = [
     "WriteRefused",
     "WriteUnresolved",
     "agent",
+    "command_agent",
     "connect",
+    "lifespan",
 ]
 
 _ERRORS = "callboard_broker.errors"
@@ -150,6 +174,7 @@ _ELSEWHERE = MappingProxyType(
         "AgentRoutingAPI": _PARALLEL,
         "AgentSelection": _PARALLEL,
         "Board": "callboard_broker.client",
+        "Call": "callboard_agents.middleware",
         "Child": "callboard_agents.spawning",
         "Condition": "callboard_broker.workflow",
         "Context": "callboard_agents.context",
@@ -158,7 +183,10 @@ _ELSEWHERE = MappingProxyType(
         "GiveUp": "callboard_agents.failures",
         "Handle": "callboard_broker.handle",
         "LoggedLine": "callboard_broker.log_lines",
+        "Limits": "callboard_agents.limits",
+        "Middleware": "callboard_agents.middleware",
         "Needs": "callboard_broker.wire",
+        "Next": "callboard_agents.middleware",
         "ParallelExecutionAPI": _PARALLEL,
         "ParallelExecutionConfig": _PARALLEL,
         "ParallelExecutionEngine": _PARALLEL,
@@ -173,7 +201,11 @@ _ELSEWHERE = MappingProxyType(
         "Retry": "callboard_broker.wire",
         "Selection": "callboard_broker.workflow",
         "SettingsError": "callboard_config",
+        "StartFailed": "callboard_agents.lifespans",
         "StepOptions": "callboard_broker.workflow",
+        "Submission": "callboard_broker.submission",
+        "SubmitMiddleware": "callboard_broker.submission",
+        "SubmitNext": "callboard_broker.submission",
         "TaskAssignment": _PARALLEL,
         "TaskOptions": "callboard_broker.options",
         "TaskRequirements": _PARALLEL,
@@ -181,7 +213,9 @@ _ELSEWHERE = MappingProxyType(
         "Update": "callboard_broker.handle",
         "Workflow": "callboard_broker.workflow",
         "agent": "callboard_agents.agent",
+        "command_agent": "callboard_agents.command_agents",
         "connect": "callboard.connecting",
+        "lifespan": "callboard_agents.lifespans",
     }
 )
 """Where a name lives that is no error."""

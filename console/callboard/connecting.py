@@ -4,13 +4,14 @@ running `callboard up` of this project, else 127.0.0.1:4222.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from callboard.board_note import BoardNote, find_note
 from callboard_broker import client
 from callboard_broker.endpoint import Endpoint
+from callboard_broker.submission import SubmitMiddleware
 from callboard_config import Settings, load_settings
 
 __all__ = ["Place", "connect", "locate"]
@@ -65,11 +66,13 @@ async def connect(
     prefix: str | None = None,
     name: str = "callboard client",
     tries_seconds: float = 5.0,
+    middleware: Sequence[SubmitMiddleware] = (),
 ) -> AsyncIterator[client.Board]:
     """Connect to a board; it is closed at the end of the `async with`.
 
     tenant: of posts that name none. name: shown by the server's monitoring. tries_seconds: how
-    long to try before `BoardUnreachable`. Raises also `SettingsError`, `BadInput`.
+    long to try before `BoardUnreachable`. middleware: around each `submit`, the first outermost.
+    Raises also `SettingsError`, `BadInput`.
     """
     place = locate(url, prefix)
     options = client.BoardOptions(
@@ -77,6 +80,7 @@ async def connect(
         prefix=place.prefix,
         name=name,
         post_bytes=place.settings.payload.post_bytes,
+        middleware=tuple(middleware),
     )
     async with client.connect(place.url, options, tries_seconds=tries_seconds) as board:
         yield board

@@ -29,7 +29,7 @@ __all__ = ["PartFailed", "Stack", "StackOptions"]
 
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 10.0
-_DRAIN_SPARE_SECONDS = 15.0
+_DRAIN_SPARE_SECONDS = 20.0
 _AGENTS_SECONDS = 20
 
 

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from callboard_agents.sandbox.cgroups import Group, Maker
+from callboard_agents.sandbox.cgroups import Group, Maker, group_name
 from callboard_agents.sandbox.grant import CellPlan
 from callboard_agents.sandbox.landlock import make_ruleset
 from callboard_agents.sandbox.syscalls import mount_tmpfs
@@ -95,7 +95,7 @@ class Cells:
         cell = Cell(
             place=place,
             uid=None if self._uids is None else next(self._uids),
-            group=self._groups(f"callboard-{os.getpid()}-{name}", grant) if self._groups else None,
+            group=self._groups(group_name(name), grant) if self._groups else None,
             ruleset=None,
             disk=int(grant.disk_mb * _MIB) if "disk" in layers else None,
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from callboard_agents.sandbox.grant import Grant
 
-__all__ = ["Group", "group_maker"]
+__all__ = ["Group", "group_maker", "group_name"]
 
 _ROOT = Path("/sys/fs/cgroup")
 _NEEDED = ("memory", "cpu", "pids")
@@ -68,6 +68,16 @@ class Group:
             if name == self._counter:
                 return int(value)
         return 0
+
+
+def group_name(name: str) -> str:
+    """Return the name of a group that says whose it is: a pid means a process only where the
+    namespace of pids is the same."""
+    return f"{_NAME}-{os.getpid()}-{_pids()}-{name}"
+
+
+def _pids() -> str:
+    return str(os.stat("/proc/self/ns/pid").st_ino)
 
 
 def group_maker() -> Maker:
@@ -140,15 +150,22 @@ def _first(bases: dict[str, Path]) -> Maker:
 
 
 def _sweep(base: Path) -> None:
-    """Remove the groups of those that were killed, with what still lives in them. They are named
-    `callboard-<pid>-...`."""
-    for folder in base.glob(f"{_NAME}-*"):
+    """Remove the groups of those that were killed, and what has outlived them there."""
+    for folder in base.glob(f"{_NAME}-*-{_pids()}-*"):
         owner = folder.name.split("-")[1]
         if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            for pid in _members(folder):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
             with contextlib.suppress(OSError):  # its last member may be dying at this moment
-                for pid in (folder / "cgroup.procs").read_text(encoding="ascii").split():
-                    os.kill(int(pid), signal.SIGKILL)
                 folder.rmdir()
+
+
+def _members(folder: Path) -> list[int]:
+    try:
+        return [int(pid) for pid in (folder / "cgroup.procs").read_text(encoding="ascii").split()]
+    except OSError:  # another host has removed it in this moment
+        return []
 
 
 def _memory(megabytes: float) -> int:

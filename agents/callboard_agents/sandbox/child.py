@@ -10,21 +10,23 @@ import errno
 import gc
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import msgspec
 
-from callboard_agents.agent import Agent
+from callboard_agents.context import Context
 from callboard_agents.failures import failure_of
 from callboard_agents.results import encode_result
 from callboard_agents.sandbox.cells import Cell
 from callboard_agents.sandbox.channel import FAILED, RESULT, START, frame, join, split
-from callboard_agents.sandbox.grant import Grant, TaskHeader
+from callboard_agents.sandbox.grant import CellPlan, Grant, TaskHeader
 from callboard_agents.sandbox.landlock import restrict_to
 from callboard_agents.sandbox.remote import ChildContext, Remote
 from callboard_agents.sandbox.rlimits import MIB, limit_cpu
 from callboard_agents.sandbox.seccomp import Filter
+from callboard_agents.sandbox.stage import run_command
 from callboard_agents.sandbox.syscalls import die_first, die_with_parent, no_new_privileges
 from callboard_broker.wire import Failure, encode
 
@@ -39,11 +41,14 @@ MOST_FILES = 1 << 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Birth:
-    """What a keeper gives its child. calls: the filter of system calls. remote: the host at the
-    other end of descriptor 3, with the loop of an async agent. keeper: the parent's pid."""
+    """What a keeper gives its child. start: calls the agent's handler, through its middleware;
+    None: it is a command. is_async: that returns a coroutine. calls: the filter of system calls.
+    remote: the host at the other end of descriptor 3, with a loop if it needs one. keeper: the
+    parent's pid."""
 
-    agent: Agent[..., Any]
-    grant: Grant
+    start: Callable[[msgspec.Raw, Context], Any] | None
+    is_async: bool
+    plan: CellPlan
     cell: Cell
     calls: Filter | None
     remote: Remote
@@ -83,9 +88,8 @@ def _live(birth: Birth) -> int:
     warm_up(remote)
     header, payload = remote.await_task()
     logging.getLogger().setLevel(header.level)
-    context = ChildContext(header, remote)
     gc.enable()
-    data, failure_found = _run(birth, payload, context, remote)
+    data, failure_found = _run(birth, header, payload)
     if failure_found is not None:
         remote.say(FAILED, encode(failure_found))
     else:
@@ -101,7 +105,7 @@ def _enter(birth: Birth) -> None:
     if cell.group is None:
         os.nice(_NICER)  # else its group has a weight
     die_first()
-    limit_cpu(birth.grant)
+    limit_cpu(birth.plan.grant)
     if cell.uid is not None:
         os.setgroups([])
         os.setresgid(cell.uid, cell.uid, cell.uid)
@@ -129,16 +133,26 @@ async def _nothing() -> None:
     """Be run."""
 
 
-def _run(
-    birth: Birth, payload: bytes, context: ChildContext, remote: Remote
-) -> tuple[bytes | None, Failure | None]:
-    agent, grant = birth.agent, birth.grant
+def _run(birth: Birth, header: TaskHeader, payload: bytes) -> tuple[bytes | None, Failure | None]:
+    plan, remote = birth.plan, birth.remote
+    grant = plan.grant
     try:
-        if agent.is_async:
-            result = remote.run(_started(agent, payload, context))
+        if plan.command is not None:
+            data, failure = run_command(
+                plan,
+                header,
+                payload,
+                remote,
+                cell=birth.cell,
+                filtered=birth.calls is not None,
+            )
+        elif birth.start is not None:
+            result = birth.start(msgspec.Raw(payload), ChildContext(header, remote))
+            if birth.is_async:
+                result = remote.run(result)
+            data, failure = encode_result(result)
         else:
-            result = agent.start(msgspec.Raw(payload), context)
-        data, failure = encode_result(result)
+            raise RuntimeError("a child without a handler")
     except BaseException as error:  # noqa: BLE001  whatever a handler raises is its outcome
         return None, _limit_of(error, grant) or failure_of(error)
     if data is not None and len(data) > grant.output_mb * MIB:
@@ -146,10 +160,6 @@ def _run(
         why = f"the result has {megabytes:.1f} MiB, of {grant.output_mb:g} that are granted"
         return None, Failure("OutputExceeded", why)
     return data, failure
-
-
-async def _started(agent: Agent[..., Any], payload: bytes, context: ChildContext) -> object:
-    return await agent.start(msgspec.Raw(payload), context)
 
 
 def _limit_of(error: BaseException, grant: Grant) -> Failure | None:

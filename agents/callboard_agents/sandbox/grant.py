@@ -8,6 +8,7 @@ from typing import Protocol
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from callboard_agents.command import Command
 from callboard_broker.wire import Failure, Usage
 
 __all__ = ["CellPlan", "Ending", "Grant", "Heard", "TaskHeader", "Usage"]
@@ -36,7 +37,9 @@ class CellPlan:
     """The children of one agent. slots: how many may run; spares: how many more are kept ready.
 
     read: paths that they may read (and run), beside Python's own and those of the agents' modules.
-    network: whether they may open connections. command: what is run instead of the agent's handler.
+    network: whether they may open connections. command: what is run instead of the agent's handler;
+    it reads less: the system's programs, Python's, and its own paths. middleware: where the host's
+    own is, outermost first.
     """
 
     capability: str
@@ -45,7 +48,8 @@ class CellPlan:
     spares: int = 2
     read: tuple[str, ...] = ()
     network: bool = False
-    command: tuple[str, ...] | None = None
+    command: Command | None = None
+    middleware: tuple[str, ...] = ()
 
 
 class TaskHeader(msgspec.Struct, frozen=True, omit_defaults=True):

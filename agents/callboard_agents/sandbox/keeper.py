@@ -17,10 +17,13 @@ import signal
 import socket
 import struct
 import traceback
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
-from callboard_agents.agent import Agent
+import msgspec
+
+from callboard_agents.context import Context
 from callboard_agents.sandbox.cells import Cell
 from callboard_agents.sandbox.child import CHANNEL, MOST_FILES, Birth, live
 from callboard_agents.sandbox.grant import CellPlan
@@ -39,11 +42,12 @@ _DESCRIPTOR = struct.Struct("=i")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keeping:
-    """What the zygote gives a keeper. calls: the filter of its children. loop: if they are async.
-    line: the socket to the host. mapped: the address space with which a child begins. nothing: a
-    descriptor of /dev/null. zygote: its pid."""
+    """What the zygote gives a keeper. start, is_async: as in `Birth`. calls: the filter of its
+    children. loop: if they need one. line: the socket to the host. mapped: the address space with
+    which a child begins. nothing: a descriptor of /dev/null. zygote: its pid."""
 
-    agent: Agent[..., Any]
+    start: Callable[[msgspec.Raw, Context], Any] | None
+    is_async: bool
     plan: CellPlan
     cell: Cell
     calls: Filter | None
@@ -84,15 +88,20 @@ class _Keeper:
         os.environ["HOME"] = os.environ["TMPDIR"] = cell.place
         if cell.group is not None:
             cell.group.join()
+        self._is_command = keeping.plan.command is not None
         grant = keeping.plan.grant
+        if self._is_command and cell.group is not None:
+            # The group's memory is limited; many programs reserve addresses that they never touch.
+            grant = replace(grant, memory_mb=None)
         tasks = None if cell.uid is None else user_tasks(grant)
         limit_this_process(grant, has_bytes=keeping.mapped, tasks=tasks)
         channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, CHANNEL)
         remote = Remote(channel, keeping.loop)
         capture(remote)
         self._birth = Birth(
-            agent=keeping.agent,
-            grant=grant,
+            start=keeping.start,
+            is_async=keeping.is_async,
+            plan=keeping.plan,
             cell=cell,
             calls=keeping.calls,
             remote=remote,
@@ -134,6 +143,7 @@ class _Keeper:
         """The child shall end, or has ended: tell what it used, and empty its cell."""
         status, used = self._kill()
         group = self._cell.group
+        told = told and not self._is_command  # whose programs may have been killed for that before
         starved = not told and group is not None and os.WIFSIGNALED(status) and group.ran_out()
         peak = used.ru_maxrss / 1024
         self._poll.unregister(self._pidfd)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from callboard_agents.sandbox.cgroups import group_maker
+from callboard_agents.sandbox.cgroups import group_maker, group_name
 from callboard_agents.sandbox.grant import Grant
 from callboard_agents.sandbox.landlock import make_ruleset, restrict_to
 from callboard_agents.sandbox.namespaces import first_uid, leave, mount_private
@@ -102,7 +102,7 @@ def _seccomp() -> None:
 
 
 def _cgroup() -> None:
-    group = group_maker()(f"callboard-{os.getpid()}-probe", Grant())
+    group = group_maker()(group_name("probe"), Grant())
     try:
         pid = os.fork()
         if pid == 0:

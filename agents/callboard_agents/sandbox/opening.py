@@ -20,6 +20,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from callboard_agents.lifespans import StartFailed
 from callboard_agents.sandbox.grant import CellPlan
 from callboard_agents.sandbox.nursery import Nursery
 from callboard_broker.errors import BadInput
@@ -41,7 +42,7 @@ async def open_nursery(
     """Start the zygote, which loads `places`; children of `plans` are made ready at once.
 
     require: layers without which no child may run a task. Raises `BadInput` as `load` does, and
-    where one of `require` cannot be had.
+    where one of `require` cannot be had; `StartFailed` if a lifespan of the agents fails.
     """
     _sweep()
     base = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-")
@@ -103,6 +104,8 @@ async def _introduce(control: socket.socket, orders: bytes) -> dict[str, Any]:
     answer: dict[str, Any] = json.loads(said)
     if "refused" in answer:
         raise BadInput(answer["field"], answer["refused"].removeprefix(f"{answer['field']}: "))
+    if "failed" in answer:
+        raise StartFailed(answer["span"], answer["failed"])
     return answer
 
 

@@ -85,6 +85,7 @@ class Child:
         self._failure: Failure | None = None
         self._begun = self._had_mb = 0.0
         self._killed = False
+        self._said = False
         self._over = False
         self._gone = False
         channel.setblocking(False)
@@ -93,7 +94,8 @@ class Child:
         """Give it its task; `heard.ended` comes exactly once."""
         self._heard = heard
         self._begun = time.monotonic()
-        self._had_mb = self._cell.resident_mb
+        if self.plan.command is None:  # a program that is executed shares nothing with its parent
+            self._had_mb = self._cell.resident_mb
         self._loop.add_reader(self._channel, self._read)
         self._send(frame(START, 0, join(encode(task), payload)))
 
@@ -128,8 +130,7 @@ class Child:
         if self._heard is not None:
             peak = max(0.0, report.peak_mb - self._had_mb)
             usage = Usage(report.cpu_s, peak, time.monotonic() - self._begun)
-            failure = self._failure or _why(report, usage, self.plan.grant, killed=self._killed)
-            self._heard.ended(Ending(failure=failure, usage=usage, layers=self.layers))
+            self._heard.ended(self._ending(report, usage))
 
     def lost(self) -> None:
         """Its keeper has died, or its host ends, and this child with it."""
@@ -137,6 +138,15 @@ class Child:
         if self._heard is not None:
             why = "the process that starts children has died, and this one with it"
             self._heard.ended(Ending(failure=Failure("Crashed", why), layers=self.layers))
+
+    def _ending(self, report: Report, usage: Usage) -> Ending:
+        if self._result is not None and not self._killed:
+            return Ending(result=self._result, usage=usage, layers=self.layers)
+        # A command whose process was killed for want of memory knows only that it was killed.
+        starved = self.plan.command is not None and report.starved
+        told = None if starved else self._failure
+        failure = told or _why(report, usage, self.plan.grant, killed=self._killed)
+        return Ending(failure=failure, usage=usage, layers=self.layers)
 
     def _send(self, data: bytes) -> None:
         if self._over:
@@ -188,7 +198,7 @@ class Child:
 
     def _hear(self, verb: int, number: int, body: bytes) -> None:
         heard = self._heard
-        if heard is None:
+        if heard is None or self._said:
             return
         if verb == RESULT:
             self._result = body
@@ -213,7 +223,14 @@ class Child:
                 heard.asked(number, said, data)
 
     def _last_word(self) -> None:
-        """It has said its end: nothing of it counts any more, and it is not waited for."""
+        """It has said its end: nothing of it counts any more, and it is not waited for.
+
+        But for a command: what its processes have used is known when they are reaped.
+        """
+        if self.plan.command is not None:
+            self._said = True
+            self._cell.end(self)
+            return
         heard, self._heard = self._heard, None
         if heard is None:
             return

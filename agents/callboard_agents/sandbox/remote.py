@@ -88,16 +88,24 @@ class Remote:
         self._beaten_at = 0.0
         self.cancelled = False
 
+    def fileno(self) -> int:
+        """The channel's descriptor, to be polled."""
+        return self._channel.fileno()
+
     def await_task(self) -> tuple[TaskHeader, bytes]:
         """Wait for the one task. An end of the channel ends the child."""
-        while True:
+        task: bytes | None = None
+        while task is None:
             data = self._channel.recv(_READ)
             if not data:
                 raise SystemExit
             for verb, _, body in self.frames.feed(data):
                 if verb == START:
-                    header, payload = split(body)
-                    return msgspec.json.decode(header, type=TaskHeader), payload
+                    task = body
+                elif verb == CANCEL:  # right behind it
+                    self.cancelled = True
+        header, payload = split(task)
+        return msgspec.json.decode(header, type=TaskHeader), payload
 
     def say(self, verb: int, data: bytes) -> None:
         """Send the last word."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import signal
 import struct
 
 from callboard_agents.sandbox.syscall_table import NEVER, NUMBERS
@@ -155,8 +156,10 @@ def filter_for_child(*, alone: bool, network: bool, own_user: bool) -> Filter:
     program.decide(
         "prctl",
         _code(_LOAD, _FIRST),
-        _code(_EQUAL, _PDEATHSIG, yes=1),
-        _code(_EQUAL, _SUBREAPER, no=1),
+        _code(_EQUAL, _SUBREAPER, yes=3),
+        _code(_EQUAL, _PDEATHSIG, no=3),
+        _code(_LOAD, _SECOND),
+        _code(_EQUAL, signal.SIGKILL, yes=1),  # to die with its parent, as a command does
         _deny(),
         _code(_RETURN, _ALLOW),
     )

@@ -21,6 +21,7 @@ __all__ = [
     "drop_capabilities",
     "mount_tmpfs",
     "no_new_privileges",
+    "not_traceable",
     "prctl",
     "private_mounts",
     "unshare",
@@ -30,6 +31,7 @@ MACHINE = platform.machine()
 _CAPSET = {"x86_64": 126, "aarch64": 91}
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -91,6 +93,11 @@ def adopt_orphans() -> None:
 def no_new_privileges() -> None:
     """Gain nothing by executing anything, and neither may what this process starts."""
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def not_traceable() -> None:
+    """Let no process of the same user look into this one, by ptrace or /proc; ends with an exec."""
+    prctl(_PR_SET_DUMPABLE, 0)
 
 
 def unshare(flags: int) -> None:

@@ -1,9 +1,10 @@
 """The process that keepers are forked from: it knows the agents and nothing else.
 
 It was started with an environment of its own and one inherited socket; it has no connection to the
-server and none of its host's memory. It imports the agents' modules, leaves the host's namespaces,
-and forks a keeper for each cell that the host wants. Where a keeper dies, it ends with all of them;
-it ends with its host, and everything with it.
+server and none of its host's memory. It imports the agents' modules (of commands, none), enters
+their lifespans, leaves the host's namespaces, and forks a keeper for each cell that the host wants.
+Where a keeper dies, it ends with all of them; it ends with its host, and everything with it. Then
+it leaves the lifespans.
 """
 
 from __future__ import annotations
@@ -15,15 +16,19 @@ import os
 import select
 import signal
 import socket
+import stat
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any, cast
 
 import msgspec
 
 from callboard_agents.agent import Agent
+from callboard_agents.lifespans import StartFailed, refuse_async, spans_of
 from callboard_agents.loading import load
+from callboard_agents.middleware import chained, load_middleware
 from callboard_agents.sandbox.cells import Cells
 from callboard_agents.sandbox.cgroups import Maker, group_maker
 from callboard_agents.sandbox.child import warm_up
@@ -41,7 +46,10 @@ __all__ = ["Orders", "main"]
 _MESSAGE = 1024 * 1024
 _END_SECONDS = 3.0
 _REHEARSALS = 20
-_READABLE = ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/localtime", "/etc/ssl")
+_READABLE = (
+    *("/usr", "/lib", "/lib64", "/bin", "/sbin"),
+    *("/etc/ld.so.cache", "/etc/localtime", "/etc/ssl"),
+)
 _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 
@@ -62,22 +70,38 @@ class Zygote:
         self._control = control
         self._alone = alone
         self._plans = orders.plans
-        loaded = {agent.capability: agent for agent in load(orders.places)}
-        self._agents: list[Agent[..., Any]] = [loaded[one.capability] for one in orders.plans]
-        for agent in self._agents:
-            _ = agent.handler  # instances are made here, once for all children
         self.layers = frozenset(layer for layer, reason in probe().items() if not reason)
+        if "uid" in self.layers:
+            for plan in orders.plans:
+                _check_reach(plan)
+        agents = _load(orders)
+        self._agents = [agents.get(plan.capability) for plan in orders.plans]
+        self._starts = [
+            agent and (chained(agent, load_middleware(plan.middleware)) or agent.start)
+            for agent, plan in zip(self._agents, orders.plans, strict=True)
+        ]
+        self._lifespans = _enter(list(agents.values()))
         if "disk" in self.layers:
             mount_private()
         if "namespaces" in self.layers:
             leave(network=any(plan.network for plan in orders.plans))
         uids = itertools.count(first_uid()) if "uid" in self.layers else None
         groups: Maker | None = group_maker() if "cgroup" in self.layers else None
-        readable = [*_READABLE, *_DEVICES, sys.prefix, sys.base_prefix, *_existing(orders.path)]
-        self._cells = [
-            Cells(plan, orders.base, self.layers, readable=readable, groups=groups, uids=uids)
-            for plan in orders.plans
-        ]
+        readable = [*_READABLE, *_DEVICES, sys.prefix, sys.base_prefix]
+        modules = _existing(orders.path)
+        self._cells = []
+        for plan in orders.plans:
+            own = modules if plan.command is None else list(plan.command.read)
+            self._cells.append(
+                Cells(
+                    plan,
+                    orders.base,
+                    self.layers,
+                    readable=[*readable, *own],
+                    groups=groups,
+                    uids=uids,
+                )
+            )
         self._filters = [
             filter_for_child(
                 alone=plan.grant.processes == 1,
@@ -106,9 +130,9 @@ class Zygote:
         gc.collect()
         gc.freeze()
         self._mapped = _mapped()
-        self._tell({"ready": sorted(self.layers)})
         self._poll.register(self._control, select.EPOLLIN)
         try:
+            self._tell({"ready": sorted(self.layers)})
             while self._turn():
                 pass
         finally:
@@ -137,13 +161,15 @@ class Zygote:
         if pid == 0:
             self._alone()
             agent = self._agents[plan]
+            is_async = agent is not None and agent.is_async
             keep(
                 Keeping(
-                    agent=agent,
+                    start=self._starts[plan],
+                    is_async=is_async,
                     plan=self._plans[plan],
                     cell=cell,
                     calls=self._filters[plan],
-                    loop=self._loop if agent.is_async else None,
+                    loop=self._loop if is_async else None,
                     line=theirs,
                     mapped=self._mapped,
                     nothing=self._nothing,
@@ -176,6 +202,49 @@ class Zygote:
             os.waitpid(pid, 0)
         for cells in self._cells:
             cells.remove()
+        self._lifespans.close()
+
+
+def _load(orders: Orders) -> dict[str, Agent[..., Any]]:
+    """The agents whose handlers run in children, by capability, with the instances of classes."""
+    wanted = {plan.capability for plan in orders.plans if plan.command is None}
+    if not wanted:
+        return {}
+    agents = {one.capability: one for one in load(orders.places) if one.capability in wanted}
+    for agent in agents.values():
+        _ = agent.handler  # instances are made here, once for all children
+    return agents
+
+
+def _enter(agents: list[Agent[..., Any]]) -> ExitStack:
+    """Enter what these agents need, once for all children. Raises `StartFailed`, `BadInput`."""
+    spans = spans_of(agents)
+    refuse_async(spans)
+    with ExitStack() as stack:
+        for span in spans:
+            try:
+                stack.enter_context(cast("AbstractContextManager[Any]", span.enter()))
+            except Exception as error:
+                raise StartFailed.of(span, error) from error
+        return stack.pop_all()
+
+
+def _check_reach(plan: CellPlan) -> None:
+    """Children get a user of their own, to whom folders may be closed that are open to this one."""
+    paths = () if plan.command is None else plan.command.read
+    for path in dict.fromkeys([*paths, *map(os.path.realpath, paths)]):
+        place = path
+        needed = stat.S_IROTH
+        while True:
+            if not os.stat(place).st_mode & needed:
+                raise BadInput(
+                    f"{plan.capability}.command",
+                    f"{path} cannot be reached by the user that a child gets: {place} is closed to "
+                    "others; chmod o+rx it, or keep the command in a folder that is open",
+                )
+            if place == "/":
+                break
+            place, needed = os.path.dirname(place), stat.S_IXOTH
 
 
 def _rehearse() -> None:
@@ -210,5 +279,8 @@ def main(descriptor: int, alone: Callable[[], None]) -> int:
     except BadInput as error:
         control.send(json.dumps({"refused": str(error), "field": error.field}).encode())
         return 2
+    except StartFailed as error:
+        control.send(json.dumps({"failed": error.reason, "span": error.span}).encode())
+        return 1
     zygote.run()
     return 0

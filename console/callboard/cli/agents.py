@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +35,8 @@ callboard agents run company.reviewers company.writers --processes 4
 
 callboard agents run my_agents.py --min 0 --max auto
 
+callboard agents run my_agents.yaml my_agents.py --middleware company.tracing:spans
+
 callboard agents run gpu_agents.py --pool gpu --nats nats://nats:4222
 
 SIGHUP to a supervisor of processes replaces them one after the other, with the modules loaded anew.
@@ -46,7 +49,7 @@ def run_agents(  # noqa: PLR0913  each is an option of the command
         list[str],
         typer.Argument(
             metavar="MODULE...",
-            help="package.module, path/to/file.py, or either with :name.",
+            help="package.module, path/to/file.py, or either with :name; file.yaml for commands.",
             show_default=False,
         ),
     ],
@@ -86,6 +89,13 @@ def run_agents(  # noqa: PLR0913  each is an option of the command
         str | None,
         typer.Option(metavar="NAME", help="Unlike any other host's.", show_default=False),
     ] = None,
+    middleware: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODULE:NAME",
+            help="Around every attempt, the first outermost; may be repeated.",
+        ),
+    ] = None,
     nats: Nats = None,
     prefix: Prefix = None,
     metrics: Metrics = None,
@@ -93,6 +103,7 @@ def run_agents(  # noqa: PLR0913  each is an option of the command
     """Work on tasks with the agents of MODULE..., until told to stop."""
     place = locate(nats, prefix, overrides={"metrics.port": metrics})
     options = host_options(place, pool=pool, name=name)
+    options = replace(options, middleware=tuple(middleware or ()))
     scaling = scaling_policy(place, least, most)
     if scaling is not None and processes is not None:
         raise BadInput("--processes", "give either their number or its bounds, --min and --max")

@@ -51,7 +51,9 @@ def up(  # noqa: PLR0913  each is an option of the command
     ] = None,
     agents: Annotated[
         list[str] | None,
-        typer.Option(metavar="MODULE", help="Run its agents too; may be repeated."),
+        typer.Option(
+            metavar="MODULE", help="Run its agents too (file.yaml: commands); may be repeated."
+        ),
     ] = None,
     processes: Annotated[
         int, typer.Option("--processes", "-n", min=1, max=1000, help="Hosts of those agents.")

@@ -1,0 +1,68 @@
+"""The limits that an agent declares: refused by name at import, and given to its children."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from callboard_agents import HostOptions, Limits, agent, command_agent
+from callboard_agents.cell_plans import cell_plans
+from callboard_agents.child_limits import ChildLimits
+from callboard_agents.policy import Policy
+from callboard_broker.errors import BadInput
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"cpu_seconds": 0}, "limits.cpu_seconds"),
+        ({"cpu_seconds": float("nan")}, "limits.cpu_seconds"),
+        ({"disk_mb": True}, "limits.disk_mb"),
+        ({"output_mb": float("inf")}, "limits.output_mb"),
+        ({"files": 8}, "limits.files"),
+        ({"processes": 1.5}, "limits.processes"),
+        ({"processes": 0}, "limits.processes"),
+        ({"read": "/srv"}, "limits.read"),
+        ({"read": ["srv"]}, "limits.read"),
+        ({"read": ["/a\0b"]}, "limits.read"),
+        ({"network": "yes"}, "limits.network"),
+    ],
+)
+def test_a_wrong_limit_is_refused_by_its_name(given: dict[str, Any], field: str):
+    with pytest.raises(BadInput) as found:
+        Limits(**given)
+    assert found.value.field == field
+
+
+def test_an_agent_takes_limits_and_nothing_like_them():
+    with pytest.raises(BadInput, match="is no Limits"):
+        agent("work", limits={"processes": 4})(lambda payload: payload)  # type: ignore[arg-type]
+
+
+def test_what_an_agent_declares_comes_before_the_settings():
+    said = Limits(cpu_seconds=3, disk_mb=4, output_mb=5, files=60, processes=7, read=["/srv"])
+
+    @agent("work", isolation="process", memory_mb=50, limits=said)
+    def work() -> None: ...
+
+    @agent("other", isolation="process", limits=Limits(network=False))
+    def other() -> None: ...
+
+    limits = ChildLimits(cpu_seconds=30, files=100)
+    policy = Policy(read=("/opt",), network=True)
+    one, two = cell_plans([work, other], HostOptions(url="nats://x", limits=limits, policy=policy))
+    grant = one.grant
+    assert (grant.memory_mb, grant.cpu_seconds, grant.disk_mb) == (50, 3, 4)
+    assert (grant.output_mb, grant.files, grant.processes) == (5, 60, 7)
+    assert one.read == ("/opt", "/srv")
+    assert one.network
+    assert (two.grant.cpu_seconds, two.grant.files, two.network) == (30, 100, False)
+
+
+def test_a_command_has_one_process_more_for_the_one_that_starts_it():
+    limits = ChildLimits(command_processes=10)
+    plain = command_agent("a", ["true"])
+    own = command_agent("b", ["true"], limits=Limits(processes=1))
+    options = HostOptions(url="nats://x", limits=limits)
+    assert [plan.grant.processes for plan in cell_plans([plain, own], options)] == [11, 2]
