@@ -64,6 +64,8 @@ async def purge(
     wanted = min(needed.first, await _first_young(connection, topology, retention_days))
     for bookmark in await read_bookmarks(connection, topology):
         wanted = min(wanted, bookmark.position + 1)
+    if wanted <= 1:
+        return 0
     first = min(wanted, await _first_unread(connection, topology, wanted - 1))
     if first <= 1:
         return 0

@@ -162,7 +162,7 @@ async def test_the_journal_keeps_what_no_projector_has_written(
         await ensure_streams(link, topology)
 
         def answer(_subject: str, reply: str, _headers: bytes, _data: bytes) -> None:
-            link.send(reply, b'{"saved":9000,"audited":9000}')
+            link.send(reply, b'{"saved":9000,"audited":9000,"archived":9000}')
 
         await link.sink(topology.subjects.ask("all", "position"), answer)
         await publish(nats, random_journal(6, 500, resume=False))
