@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from tests.databases import Database, Postgres, open_postgres
 from tests.servers import NatsServer, open_server
 
 
@@ -38,3 +39,16 @@ def nats(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NatsServer]
         source = "container" if in_docker else existing or "embedded"
     with open_server(source, tmp_path / "nats") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One Postgres for all tests; see `tests/databases.py` for where it comes from."""
+    with open_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> Database:
+    """An empty database."""
+    return postgres.database()

@@ -322,8 +322,8 @@ def hoard(_payload: object) -> None:
 @agent("hostile.flood", isolation="process")
 def flood(_payload: object) -> str:
     """More output than anybody wants to read."""
-    for _ in range(5000):
-        print("x" * 5000)
+    for number in range(25_000):
+        print("x" * (10_000 if number < 10 else 10))
     return "done"
 
 

@@ -112,7 +112,8 @@ class Room:
         """Answer how far the ledger is: `saved`."""
 
         def answer(_subject: str, reply: str, _headers: bytes, _data: bytes) -> None:
-            said = {"position": 9**9, "last": 9**9, "audited": 9**9, "saved": self.saved}
+            said = dict.fromkeys(("position", "last", "audited", "archived"), 9**9)
+            said["saved"] = self.saved
             self.connection.send(reply, encode(said))
 
         await self.connection.sink(self.topology.subjects.ask("all", "position"), answer)

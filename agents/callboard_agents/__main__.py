@@ -7,7 +7,6 @@ there are.
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Callable
@@ -20,17 +19,20 @@ from callboard_agents.child_limits import ChildLimits
 from callboard_agents.host_process import run_host
 from callboard_agents.lifespans import StartFailed
 from callboard_agents.loading import load
+from callboard_agents.log_options import LogOptions
 from callboard_agents.options import HostOptions
 from callboard_agents.policy import Policy
 from callboard_agents.survey import tell_survey
 from callboard_broker.endpoint import Endpoint
 from callboard_broker.errors import BadInput, BoardUnreachable
+from callboard_broker.logs import start_logging
 
 FAILED, BAD_INPUT, NO_SERVER = 1, 2, 3
 _KINDS: dict[str, Callable[[str], Any]] = {
     "int": int,
     "float": float,
     "ChildLimits": msgspec.json.Decoder(ChildLimits).decode,
+    "LogOptions": msgspec.json.Decoder(LogOptions).decode,
     "Policy": msgspec.json.Decoder(Policy).decode,
     "tuple[str, ...]": msgspec.json.Decoder(tuple[str, ...]).decode,
     "Endpoint | None": msgspec.json.Decoder(Endpoint | None).decode,
@@ -57,7 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = vars(parser.parse_args(arguments))
     modules, ready_fd = given.pop("modules"), given.pop("ready_fd")
     del given["survey"]
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    log = given.get("log", LogOptions())
+    start_logging("host", form=log.format, level=log.level)
     try:
         if surveyed:
             tell_survey(modules)

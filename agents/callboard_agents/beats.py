@@ -57,11 +57,12 @@ class BeatsHeard(Protocol):
 @dataclass(frozen=True, slots=True)
 class Said:
     """What a beat says of a moment. taken: what running attempts are promised. layers: what it can
-    keep between itself and a child process."""
+    keep between itself and a child process. key: that its signatures are checked with."""
 
     offers: list[Offer]
     taken: Need
     layers: tuple[str, ...] = ()
+    key: str = ""
 
 
 class Beats:
@@ -210,6 +211,7 @@ class Beats:
             allocated_cpu=said.taken.cpu,
             allocated_mb=said.taken.memory_mb,
             layers=list(said.layers),
+            key=said.key,
         )
 
     def _tell(self, what: Callable[..., None], *args: object) -> None:

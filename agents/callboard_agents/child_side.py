@@ -7,7 +7,6 @@ own, before anything is done. The parent of what is spawned is the attempt, what
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Callable
 from typing import Annotated, Any, cast
@@ -16,11 +15,15 @@ import msgspec
 from msgspec import Meta, Raw
 
 from callboard_agents.blobs import Asker
+from callboard_agents.facts import Attempt
+from callboard_agents.log_book import LogBook, Page
 from callboard_agents.spawn import Spawn, Spawner
 from callboard_agents.spawning import Child
+from callboard_agents.task_log import TaskLog
 from callboard_broker.bounds import check_document, check_size
 from callboard_broker.encoding import encode_payload
 from callboard_broker.errors import BadInput, TooLarge
+from callboard_broker.log_lines import ERROR_BYTES, MESSAGE_BYTES
 from callboard_broker.options import TaskOptions
 from callboard_broker.posts import Amount, BlobRef, Parent, Unit
 
@@ -52,10 +55,16 @@ class _Named(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Line(msgspec.Struct):
-    text: Annotated[str, Meta(max_length=4096)]
+    """What was logged or printed. dropped: instead, how many lines there was no room for."""
+
+    text: Annotated[str, Meta(max_length=2 * MESSAGE_BYTES)] = ""
+    level: Annotated[int, Meta(ge=0, le=1000)] = 20
+    logger: Annotated[str, Meta(max_length=256)] = ""
+    fields: dict[str, Any] | None = None
+    error: Annotated[str, Meta(max_length=2 * ERROR_BYTES)] = ""
+    dropped: Annotated[int, Meta(ge=0, le=1 << 53)] = 0
 
 
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 _skim = msgspec.json.Decoder(Raw).decode
 _units = msgspec.json.Decoder(dict[Unit, Amount]).decode
 _wanted = msgspec.json.Decoder(_Wanted).decode
@@ -67,7 +76,7 @@ _line = msgspec.json.Decoder(_Line).decode
 class ChildSide:
     """The host's side of an attempt whose handler is elsewhere. tell, ask: what the host does with
     what was found to be right. spawn: posts a child of `parent`, which is this attempt.
-    most_bytes: of a blob that it may read.
+    most_bytes: of a blob that it may read. logs: where its lines are taken.
 
     heard_at: when it last gave a sign of life, of `time.monotonic()`. used: by unit, so far.
     """
@@ -76,35 +85,47 @@ class ChildSide:
         "_ask",
         "_cancelled",
         "_children",
+        "_log",
+        "_logs",
         "_most_bytes",
         "_parent",
         "_spawn",
         "_tell",
-        "_tenant",
+        "attempt",
         "heard_at",
+        "page",
         "used",
     )
 
     def __init__(
         self,
         parent: Parent,
-        tenant: str,
+        attempt: Attempt,
         *,
         tell: Callable[[str, bytes], None],
         ask: Asker,
         spawn: Spawner,
         most_bytes: int,
+        logs: LogBook | None = None,
     ) -> None:
         self.heard_at = 0.0
         self.used: dict[str, float] = {}
+        self.page: Page | None = None
         self._parent = parent
-        self._tenant = tenant
+        self.attempt = attempt
+        self._logs = logs
+        self._log: TaskLog | None = None
         self._tell = tell
         self._ask = ask
         self._most_bytes = most_bytes
         self._spawn = spawn
         self._children: dict[str, Child] = {}
         self._cancelled = False
+
+    @property
+    def level(self) -> int:
+        """The least that is worth logging."""
+        return logging.INFO if self._logs is None else self._logs.level
 
     def tell(self, kind: str, data: bytes) -> None:
         """Hear what needs no answer. Raises `BadInput` for what no handler says."""
@@ -119,7 +140,8 @@ class ChildSide:
             if not self._cancelled:
                 self._tell(kind, data)
         elif kind == "log":
-            _LOG.info("task %s: %s", self._parent.task, _on_one_line(_line(data).text))
+            check_document(data, field="log")
+            self._pass_on(_line(data))
         else:
             raise BadInput(kind[:40], "is nothing that a handler tells")
 
@@ -169,7 +191,7 @@ class ChildSide:
         child = await self._spawn(
             Spawn(
                 parent=self._parent,
-                tenant=self._tenant,
+                tenant=self.attempt.tenant,
                 label=wanted.label,
                 capability=wanted.capability,
                 payload=wanted.payload,
@@ -192,16 +214,25 @@ class ChildSide:
         """Nothing that it says is of interest any more, but for what it used."""
         self._cancelled = True
 
+    def _pass_on(self, line: _Line) -> None:
+        """To the host's log and to the board."""
+        if self._log is None:
+            if self._logs is not None:
+                self.page = self._logs.open(self.attempt)
+            self._log = TaskLog(_LOG, self.attempt.facts(), self.page)
+        if line.dropped:
+            if self.page is not None:
+                self.page.skip(line.dropped)
+            return
+        self._log.told(
+            line.level, line.text, logger=line.logger, fields=line.fields, error=line.error
+        )
+
     def _count(self, used: dict[str, float]) -> None:
         """All of it so far, as the handler counts."""
         if len(used) > _MAX_UNITS:
             raise BadInput("used", f"{len(used)} units; at most {_MAX_UNITS}")
         self.used = used
-
-
-def _on_one_line(text: str) -> str:
-    """A line of a log has one author: nothing in it may begin another, or move a cursor."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def _check_json(data: bytes, field: str) -> None:

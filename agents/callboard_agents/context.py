@@ -2,7 +2,8 @@
 
 Everything here works from a coroutine, from a plain function in a thread and from a child process
 alike; a plain function awaits by `ctx.wait`. What is told (progress, output) is not stored: nobody
-who does not listen hears it. Blobs and checkpoints are stored when the call returns.
+who does not listen hears it. Blobs and checkpoints are stored when the call returns. What is logged
+is kept by the board, within bounds.
 """
 
 from __future__ import annotations
@@ -21,13 +22,17 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 from msgspec import Raw, json
 
 from callboard_agents.blobs import Asker, ContextBlobs
+from callboard_agents.facts import Attempt
 from callboard_agents.spawn import Spawn, Spawner
+from callboard_agents.task_log import TaskLog
 from callboard_broker.bounds import check_size
 from callboard_broker.encoding import encode_payload
 from callboard_broker.errors import BadInput
 from callboard_broker.posts import Parent
+from callboard_broker.trace import Origin
 
 if TYPE_CHECKING:
+    from callboard_agents.log_book import LogBook, Page
     from callboard_agents.spawning import Child
     from callboard_broker.options import TaskOptions
 
@@ -41,7 +46,7 @@ _UNIT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _LOG = logging.getLogger("callboard.agent")
 
 _NOTHING: dict[str, float] = {}
-_settling = threading.Lock()  # one for all: a handler may count in threads of its own
+_changing = threading.Lock()  # one for all: a handler may count and log in threads of its own
 
 T = TypeVar("T")
 
@@ -81,6 +86,7 @@ class HostSide:
 
     room: waits while the connection is congested. spawn: posts a child. loop: the host's, of a
     handler that runs in a thread. now: its clock, in seconds. submit: runs a coroutine on `loop`.
+    logs: where lines are taken.
     """
 
     room: Callable[[], Awaitable[None]] | None = None
@@ -88,9 +94,11 @@ class HostSide:
     loop: asyncio.AbstractEventLoop | None = None
     now: Callable[[], float] = time.monotonic
     submit: Submit = asyncio.run_coroutine_threadsafe
+    logs: LogBook | None = None
 
 
 _BY_HAND = HostSide()
+_ALONE = Origin()
 
 
 class Context:
@@ -105,6 +113,7 @@ class Context:
         "_cancelled",
         "_host",
         "_log",
+        "_origin",
         "_restored",
         "_secret",
         "_spawned",
@@ -115,6 +124,7 @@ class Context:
         "capability",
         "deadline",
         "heard_at",
+        "page",
         "task",
         "tenant",
     )
@@ -132,6 +142,7 @@ class Context:
         ask: Asker = _nobody_does,
         restored: bytes | Raw | None = None,
         host: HostSide = _BY_HAND,
+        origin: Origin = _ALONE,
     ) -> None:
         self.task = task
         self.attempt = attempt
@@ -148,7 +159,9 @@ class Context:
         self._spawned = 0
         self._used: dict[str, float] | None = None
         self._waits: set[concurrent.futures.Future[Any]] | None = None
-        self._log: logging.LoggerAdapter[logging.Logger] | None = None
+        self._log: TaskLog | None = None
+        self._origin = origin
+        self.page: Page | None = None
 
     @property
     def idempotency_key(self) -> str:
@@ -170,17 +183,32 @@ class Context:
         return self._cancelled
 
     @property
+    def workflow(self) -> str:
+        """The outermost task or workflow that this task is a part of; its own id if it is none."""
+        return self._origin.root_of(self.task)
+
+    @property
+    def trace(self) -> str:
+        """The trace that this task belongs to: 32 hexadecimal digits (W3C Trace Context)."""
+        return self._origin.trace_of(self.task)
+
+    @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
-        """A logger whose records carry task, attempt, tenant and capability."""
+        """A logger for the host's own log and for `callboard logs`, within bounds.
+
+        Records carry task, attempt, tenant, capability, workflow and trace; `extra` adds fields.
+        """
         if self._log is None:
-            facts = {
-                "task": self.task,
-                "attempt": self.attempt,
-                "tenant": self.tenant,
-                "capability": self.capability,
-            }
-            self._log = logging.LoggerAdapter(_LOG, facts)
+            with _changing:
+                if self._log is None:
+                    self._log = self._open_log()
         return self._log
+
+    def _open_log(self) -> TaskLog:
+        attempt = Attempt(self.task, self.attempt, self.tenant, self.capability, self._origin)
+        if self._host.logs is not None:
+            self.page = self._host.logs.open(attempt)
+        return TaskLog(_LOG, attempt.facts(), self.page)
 
     @property
     def used(self) -> dict[str, float]:
@@ -260,7 +288,7 @@ class Context:
         """
         for unit, amount in units.items():
             _check_amount(unit, amount)
-        with _settling:
+        with _changing:
             used = dict(self._used or ())
             for unit, amount in units.items():
                 used[unit] = min(used.get(unit, 0.0) + amount, _MAX_AMOUNT)

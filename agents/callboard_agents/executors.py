@@ -6,12 +6,16 @@ executor runs the handler, and says once when it has begun and once when it has 
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Raw
 
 from callboard_agents.run import Run
 from callboard_broker.wire import Failure
+
+if TYPE_CHECKING:
+    from callboard_agents.facts import Attempt
+    from callboard_agents.log_book import Page
 
 __all__ = ["ChildWords", "Executor", "Side", "Watching"]
 
@@ -21,6 +25,8 @@ class Side(Protocol):
 
     heard_at: float
     """When it last gave a sign of life, of `time.monotonic()`."""
+    page: Page | None
+    """Of what it has logged, if it has."""
 
     @property
     def used(self) -> dict[str, float]:
@@ -33,6 +39,13 @@ class Side(Protocol):
 
 class ChildWords(Side, Protocol):
     """Of an attempt in a child process."""
+
+    attempt: Attempt
+
+    @property
+    def level(self) -> int:
+        """The least that is worth logging."""
+        ...
 
     def tell(self, kind: str, data: bytes) -> None:
         """Hear what needs no answer. Raises `BadInput` for what no handler says."""

@@ -28,6 +28,7 @@ from callboard_agents.kept_nursery import KeptNursery, keep_nursery
 from callboard_agents.lane import Lane
 from callboard_agents.lifespans import lived, refuse_async, spans_of
 from callboard_agents.loading import is_command_file
+from callboard_agents.log_book import LogBook
 from callboard_agents.mailbox import Mailbox
 from callboard_agents.middleware import chained, load_middleware
 from callboard_agents.options import HostOptions
@@ -36,6 +37,7 @@ from callboard_agents.payloads import Payloads
 from callboard_agents.reports import Reports
 from callboard_agents.resources import Resources
 from callboard_agents.running import Running
+from callboard_agents.signer import Signer
 from callboard_agents.spawning import Children
 from callboard_agents.stagehand import Stagehand
 from callboard_agents.stop_requests import listen_for_stops
@@ -50,6 +52,7 @@ __all__ = ["Host"]
 
 _STOP_SECONDS = 1.0  # for cancelled handlers to clean up
 _STORE_SECONDS = 5.0  # for the last outcomes to be acknowledged
+_LINES_SECONDS = 2.0  # for the last lines of handlers
 _MAX_UNSTORED = 10_000  # outcomes on their way: beyond, the host takes no work
 _LOG = logging.getLogger("callboard.host")
 
@@ -108,6 +111,7 @@ class Host:
         self._running: Running | None = None
         self._outcomes: Outcomes | None = None
         self._failed: BaseException | None = None
+        self._key = ""
 
     @property
     def incarnation(self) -> str:
@@ -165,14 +169,24 @@ class Host:
         subjects = Subjects(options.prefix)
         self._outcomes = outcomes = Outcomes(publisher, self.attempts)
         payloads = Payloads(connection, Topology(subjects))
-        reports = Reports(connection, subjects, outcomes, payloads, options)
+        signer = Signer(options)
+        self._key = signer.public
+        reports = Reports(connection, subjects, outcomes, payloads, signer, options)
         checkpoints = Checkpoints(publisher, payloads, self.attempts, options)
+        logs = LogBook(
+            publisher,
+            subjects,
+            host=options.name,
+            options=options.log,
+            now_ms=connection.server_now_ms,
+        )
         self._running = running = Running(
             Stagehand(reports.news, payloads, checkpoints),
             reports,
             group,
-            inline=HostSide(room=connection.drained, spawn=children.spawn),
-            threaded=HostSide(spawn=children.spawn, loop=asyncio.get_running_loop()),
+            board=options.prefix,
+            inline=HostSide(room=connection.drained, spawn=children.spawn, logs=logs),
+            threaded=HostSide(spawn=children.spawn, loop=asyncio.get_running_loop(), logs=logs),
         )
         if self._nursery is not None:
             running.isolate(self._nursery, options.policy, self._plans)
@@ -186,9 +200,10 @@ class Host:
         try:
             async with _shown(options.metrics, beats, reports, outcomes):
                 await self._serve(intake, beats)
-                await self._finish(running, outcomes)
+                await self._finish(running, outcomes, logs)
             finished = True
         finally:
+            logs.close()
             await beats.stop(gone=finished and not running)
             running.close()
 
@@ -214,7 +229,7 @@ class Host:
         self._ready.set()
         _LOG.info("%s is ready", self.options.name)
 
-    async def _finish(self, running: Running, outcomes: Outcomes) -> None:
+    async def _finish(self, running: Running, outcomes: Outcomes, logs: LogBook) -> None:
         """Let the handlers end, then stop them; see that what is decided gets stored."""
         try:
             async with asyncio.timeout(0 if self._failed else self.options.drain_seconds):
@@ -232,6 +247,11 @@ class Host:
                 await outcomes.settled()
         except TimeoutError:
             _LOG.warning("%d outcomes could not be stored", outcomes.unstored)
+        try:
+            async with asyncio.timeout(0 if self._failed else _LINES_SECONDS):
+                await logs.settled()
+        except TimeoutError:
+            _LOG.warning("not all lines of the handlers could be stored")
 
     # -- what the lanes and the beats ask; from any thread
 
@@ -253,7 +273,7 @@ class Host:
             parts = self.resources.divide(slots, time.monotonic())
         offers = [lane.offer(parts.get(lane.agent.capability, 0)) for lane in self._lanes]
         layers = () if self._nursery is None else tuple(sorted(self._nursery.layers))
-        return Said(offers, self.resources.taken, layers)
+        return Said(offers, self.resources.taken, layers, self._key)
 
     # -- what the resources tell; on the loop
 

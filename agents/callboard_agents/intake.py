@@ -15,6 +15,7 @@ import msgspec
 
 from callboard_agents.attempts import Attempts, Confirm, Life, Refuse, Start
 from callboard_agents.clock import lease_now
+from callboard_agents.facts import Attempt
 from callboard_agents.lane import Lane
 from callboard_agents.options import HostOptions
 from callboard_agents.running import Running
@@ -138,7 +139,7 @@ class Intake:
         """Start what has arrived, as soon as it has a slot, a lease and, if need be, a word."""
         now = lease_now()
         if self._closed:
-            _refused(dispatch, Refuse("this host is drained"))
+            self._refused(dispatch, tenant, Refuse("this host is drained"))
         elif lane.full:
             lane.line_up(functools.partial(self.take, lane, dispatch, tenant, seq))
         elif self._attempts.may_report(self._attempts.life, now):
@@ -157,7 +158,7 @@ class Intake:
             lane.enter()
             self._group.create_task(self._confirm(lane, dispatch, tenant, verdict.life, seq))
         else:
-            _refused(dispatch, verdict)
+            self._refused(dispatch, tenant, verdict)
             lane.refill()
 
     async def _offer_later(self, lane: Lane, dispatch: Dispatch, tenant: str, seq: int) -> None:
@@ -174,7 +175,7 @@ class Intake:
                 return
             await asyncio.sleep(_LEASE_POLL_SECONDS)
         lane.leave()
-        _refused(dispatch, Refuse("this host has no lease"))
+        self._refused(dispatch, tenant, Refuse("this host has no lease"))
 
     async def _confirm(
         self, lane: Lane, dispatch: Dispatch, tenant: str, life: Life, seq: int
@@ -191,7 +192,7 @@ class Intake:
             self._running.start(lane, dispatch, tenant, life)
         else:
             lane.leave()
-            _refused(dispatch, verdict)
+            self._refused(dispatch, tenant, verdict)
 
     async def _ask(self, dispatch: Dispatch, life: Life, seq: int) -> str:
         """Return why the router forbids the start, or an empty string."""
@@ -224,6 +225,8 @@ class Intake:
             await asyncio.sleep(_AGAIN_SECONDS)
         return "nobody confirmed it in time"
 
-
-def _refused(dispatch: Dispatch, verdict: Refuse) -> None:
-    _LOG.info("task %s attempt %d not started: %s", dispatch.task, dispatch.attempt, verdict.reason)
+    def _refused(self, dispatch: Dispatch, tenant: str, verdict: Refuse) -> None:
+        if _LOG.isEnabledFor(logging.INFO):
+            about = Attempt.of(dispatch, tenant, self._options.prefix).facts()
+            key = (dispatch.task, dispatch.attempt)
+            _LOG.info("task %s attempt %d not started: %s", *key, verdict.reason, extra=about)

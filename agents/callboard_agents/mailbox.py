@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 
+from callboard_agents.facts import Attempt
 from callboard_agents.lane import Lane
 from callboard_agents.options import HostOptions
 from callboard_broker.connection import Connection
@@ -69,6 +70,7 @@ class Mailbox:
                 dispatch.task,
                 dispatch.attempt,
                 dispatch.capability,
+                extra=Attempt.of(dispatch, address.tenant, self._options.prefix).facts(),
             )
             return
         self._take(lane, dispatch, address.tenant, int(seq))

@@ -11,12 +11,16 @@ from dataclasses import dataclass, field, fields
 import msgspec
 
 from callboard_agents.child_limits import ChildLimits
+from callboard_agents.log_options import LogOptions
 from callboard_agents.policy import Policy
 from callboard_broker.endpoint import Endpoint
 from callboard_broker.errors import BadInput
 from callboard_broker.subjects import SHARED_POOL, check_host, check_token
 
-__all__ = ["HostOptions", "host_name"]
+__all__ = ["OWN_KEY", "HostOptions", "host_name"]
+
+OWN_KEY = "own"
+"""`HostOptions.signing`: with a key that lives as long as the process."""
 
 
 def host_name() -> str:
@@ -63,6 +67,11 @@ class HostOptions:
     """How far the work of tenants is kept apart."""
     metrics: Endpoint | None = None
     """Where its metrics are shown; None: nowhere."""
+    signing: str = ""
+    """How outcomes are signed: empty: they are not; `own`: with a key made at the start; else the
+    file of a private key, made if there is none."""
+    log: LogOptions = field(default_factory=LogOptions)
+    """What it says of itself, and how much of what its handlers log it passes on."""
     middleware: tuple[str, ...] = ()
     """Around every attempt of a handler, the first outermost: `package.module:name`, or
     `path/to/file.py:name`. The middleware of the agents' own modules comes after it."""
@@ -96,6 +105,6 @@ class HostOptions:
 
 
 def _written(value: object) -> str:
-    if isinstance(value, ChildLimits | Policy | Endpoint | tuple | None):
+    if isinstance(value, ChildLimits | Policy | Endpoint | LogOptions | tuple | None):
         return msgspec.json.encode(value).decode()
     return str(value)

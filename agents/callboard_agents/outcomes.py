@@ -31,12 +31,20 @@ class Outcomes:
         self._idle.set()
         self.unstored = 0
 
-    def send(self, life: Life, key: tuple[str, int], subject: str, data: bytes) -> None:
+    def send(
+        self,
+        life: Life,
+        key: tuple[str, int],
+        subject: str,
+        data: bytes,
+        *,
+        headers: bytes = b"",
+    ) -> None:
         """Publish the outcome of attempt `key`, which was started in `life`."""
         self.unstored += 1
         if self.unstored == 1:
             self._idle.clear()
-        self._publish(_Outcome(self, life, key, subject, data))
+        self._publish(_Outcome(self, life, key, (subject, data, headers)))
 
     async def settled(self) -> None:
         """Return when everything sent so far is stored, or void."""
@@ -44,13 +52,17 @@ class Outcomes:
 
     def _publish(self, outcome: _Outcome) -> None:
         if not self._attempts.may_report(outcome.life, lease_now()):
-            _LOG.warning("outcome of task %s attempt %d dropped: no lease", *outcome.key)
+            _LOG.warning(
+                "outcome of task %s attempt %d dropped: no lease", *outcome.key, extra=outcome.facts
+            )
             self._over(outcome)
             return
         try:
-            self._publisher.publish(outcome.subject, outcome.data, done=outcome.answered)
+            subject, data, headers = outcome.message
+            self._publisher.publish(subject, data, headers=headers, done=outcome.answered)
         except BadInput as error:  # the server takes only smaller messages than `blob_bytes`
-            _LOG.error("outcome of task %s attempt %d cannot be sent: %s", *outcome.key, error)
+            told = "outcome of task %s attempt %d cannot be sent: %s"
+            _LOG.error(told, *outcome.key, error, extra=outcome.facts)
             self._over(outcome)
 
     def _stored(self, outcome: _Outcome, error: Exception | None) -> None:
@@ -59,7 +71,8 @@ class Outcomes:
             return
         if not outcome.repeated:
             outcome.repeated = True
-            _LOG.warning("outcome of task %s attempt %d is sent again: %s", *outcome.key, error)
+            told = "outcome of task %s attempt %d is sent again: %s"
+            _LOG.warning(told, *outcome.key, error, extra=outcome.facts)
         asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._publish, outcome)
 
     def _over(self, outcome: _Outcome) -> None:
@@ -72,17 +85,27 @@ class Outcomes:
 class _Outcome:
     """One outcome; `answered` is what the publisher calls, without a closure per message."""
 
-    __slots__ = ("data", "key", "life", "owner", "repeated", "subject")
+    __slots__ = ("key", "life", "message", "owner", "repeated")
 
     def __init__(
-        self, owner: Outcomes, life: Life, key: tuple[str, int], subject: str, data: bytes
+        self,
+        owner: Outcomes,
+        life: Life,
+        key: tuple[str, int],
+        message: tuple[str, bytes, bytes],
     ) -> None:
         self.owner = owner
         self.life = life
         self.key = key
-        self.subject = subject
-        self.data = data
+        self.message = message
         self.repeated = False
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What the lines of the log about it carry."""
+        task, attempt = self.key
+        tenant = self.message[0].split(".")[2]  # `cb.run.<tenant>.outcome.<shard>`
+        return {"tenant": tenant, "task": task, "attempt": attempt}
 
     def answered(self, _seq: int | None, error: Exception | None) -> None:
         self.owner._stored(self, error)  # noqa: SLF001  one mechanism in two classes

@@ -125,6 +125,9 @@ class Processes:
             run.timeout,
             UNSET if run.restored is None else Raw(run.restored),
             dispatch.heartbeat,
+            root=dispatch.root,
+            trace=side.attempt.origin.trace_of(dispatch.task),
+            level=side.level,
         )
         child.start(header, bytes(payload), talk)
 

@@ -13,6 +13,7 @@ from callboard_agents.options import HostOptions
 from callboard_agents.outcomes import Outcomes
 from callboard_agents.payloads import Payloads
 from callboard_agents.run import Run
+from callboard_agents.signer import Signer
 from callboard_broker.connection import Connection
 from callboard_broker.errors import CallboardError
 from callboard_broker.subjects import Subjects
@@ -35,6 +36,7 @@ class Reports:
         subjects: Subjects,
         outcomes: Outcomes,
         payloads: Payloads,
+        signer: Signer,
         options: HostOptions,
     ) -> None:
         self._connection = connection
@@ -43,6 +45,7 @@ class Reports:
         self._payloads = payloads
         self._host = options.name
         self._blob_bytes = options.blob_bytes
+        self._signer = signer
         self.observer: Callable[[str, Outcome], None] | None = None
         self.news = News(connection, subjects, options.name)
 
@@ -83,7 +86,10 @@ class Reports:
         if self.observer is not None:
             self.observer(run.lane.agent.capability, outcome)
         subject = self._subjects.run(run.tenant, "outcome", dispatch.shard)
-        self._outcomes.send(run.life, (dispatch.task, dispatch.attempt), subject, encode(outcome))
+        data = encode(outcome)
+        headers = self._signer.headers(subject, run.lane.agent.capability, data)
+        key = dispatch.task, dispatch.attempt
+        self._outcomes.send(run.life, key, subject, data, headers=headers)
 
     async def long_outcome(self, run: Run, data: bytes) -> None:
         """Store the result, then send the outcome that names it; nothing if the run is stopped."""

@@ -20,6 +20,7 @@ from callboard_agents.attempts import Life
 from callboard_agents.child_side import ChildSide
 from callboard_agents.context import Context, HostSide
 from callboard_agents.executors import Executor
+from callboard_agents.facts import Attempt
 from callboard_agents.failures import failure_of
 from callboard_agents.inline import Inline
 from callboard_agents.kept_nursery import KeptNursery
@@ -33,6 +34,7 @@ from callboard_agents.sandbox.rlimits import MIB
 from callboard_agents.stagehand import Stagehand
 from callboard_agents.threads import Threaded
 from callboard_broker.posts import Parent
+from callboard_broker.trace import Origin
 from callboard_broker.wire import Dispatch, Failure
 
 __all__ = ["Running"]
@@ -42,7 +44,8 @@ _LOG = logging.getLogger("callboard.host")
 
 
 class Running:
-    """All attempts that run on this host. inline, threaded: what contexts need of it there."""
+    """All attempts that run on this host. inline, threaded: what contexts need of it there.
+    board: its prefix."""
 
     def __init__(
         self,
@@ -50,6 +53,7 @@ class Running:
         reports: Reports,
         group: asyncio.TaskGroup,
         *,
+        board: str,
         inline: HostSide,
         threaded: HostSide,
     ) -> None:
@@ -57,6 +61,7 @@ class Running:
         self._reports = reports
         self._group = group
         self._loop = asyncio.get_running_loop()
+        self._board = board
         self._sides = {"inline": inline, "thread": threaded}
         self._now = inline.now
         self._executors: dict[str, Executor] = {
@@ -144,17 +149,19 @@ class Running:
             ask=functools.partial(self._stagehand.ask, run),
             restored=run.restored,
             host=self._sides[agent.isolation],
+            origin=Origin(self._board, dispatch.root, dispatch.trace, dispatch.shard),
         )
 
     def _side_of(self, run: Run) -> ChildSide:
-        dispatch = run.dispatch
+        dispatch, inline = run.dispatch, self._sides["inline"]
         return ChildSide(
             Parent(dispatch.task, dispatch.attempt, dispatch.secret),
-            run.tenant,
+            Attempt.of(dispatch, run.tenant, self._board, run.lane.agent.capability),
             tell=functools.partial(self._stagehand.tell, run),
             ask=functools.partial(self._stagehand.ask, run),
-            spawn=self._sides["inline"].spawn,
+            spawn=inline.spawn,
             most_bytes=self._most_bytes.get(run.lane.agent.capability, 0),
+            logs=inline.logs,
         )
 
     async def _fetch(self, run: Run) -> None:
@@ -194,6 +201,8 @@ class Running:
         if run.watch is not None:
             run.watch.cancel()
         run.lane.leave()
+        if run.side is not None and run.side.page is not None:
+            run.side.page.end()  # before the outcome, so that whoever hears of that has heard this
         if run.ended:
             self._forget(run)
             return
@@ -253,6 +262,7 @@ class Running:
             "task %s does not end when told to (%s); its slot stays taken until it does",
             run.dispatch.task,
             run.stop,
+            extra=Attempt.of(run.dispatch, run.tenant, self._board).facts(),
         )
         self._reports.outcome(run, None, run.failure())
 

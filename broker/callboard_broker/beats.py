@@ -45,6 +45,7 @@ class Beat(msgspec.Struct, frozen=True, omit_defaults=True):
     blocked: seconds for which the loop of its handlers has not answered.
     allocated_cpu (cores), allocated_mb: what its running attempts were promised.
     layers: what it can keep between itself and a handler in a child process.
+    key: what its signatures of outcomes are checked with, base64 of 32 bytes; empty: it signs none.
     gone: the incarnation has ended, on the word of the host itself or of its supervisor.
     fresh_from: the journal's last sequence when the connection that pulls work was made; what was
     stored before it, this host starts only on the router's word.
@@ -67,6 +68,7 @@ class Beat(msgspec.Struct, frozen=True, omit_defaults=True):
     allocated_cpu: float = 0.0
     allocated_mb: float = 0.0
     layers: Annotated[list[Word], Meta(max_length=16)] = []
+    key: Annotated[str, Meta(max_length=64)] = ""
     v: Version = SCHEMA
 
     def ends(self, incarnation: str) -> bool:

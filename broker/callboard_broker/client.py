@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar, Unpack
@@ -34,11 +34,14 @@ from callboard_broker.graph import chart
 from callboard_broker.handle import Handle
 from callboard_broker.hearing import Hearing
 from callboard_broker.inputs import check_inputs
+from callboard_broker.log_following import LogsWanted, read_logs
+from callboard_broker.log_lines import Level, LoggedLine
 from callboard_broker.options import (
     TaskOptions,
     check_key,
     check_priority,
     check_timeout,
+    check_trace,
     read_options,
 )
 from callboard_broker.posting import Posting
@@ -124,7 +127,7 @@ class Board(Commanding):
     ) -> Handle:
         """Post a task; returns when it is stored. timeout: seconds that its handler may run.
 
-        options: retry, timeouts, needs, budgets, units, delay, cron: see `TaskOptions`.
+        options: retry, timeouts, needs, budgets, units, delay, cron, trace: see `TaskOptions`.
         Raises `BadInput` that names the field, `Overloaded` while the tenant has too much waiting,
         `BoardUnreachable`, `WriteUnresolved`.
         """
@@ -186,11 +189,13 @@ class Board(Commanding):
         tenant: str | None = None,
         key: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109  the workflow's, not this call's
+        trace: str | None = None,
     ) -> Handle:
         """Post a workflow; the router runs it, also when this process is gone.
 
-        timeout: seconds until it expires as a whole. Raises `BadInput` that names the field (a
-        cycle, an unknown step, an input that is not there), `Overloaded`, `BoardUnreachable`.
+        timeout: seconds until it expires as a whole. trace: see `TaskOptions`. Raises `BadInput`
+        that names the field (a cycle, an unknown step, an input that is not there), `Overloaded`,
+        `BoardUnreachable`.
         """
         tenant = self.options.tenant if tenant is None else tenant
         if self._hearing.closed:
@@ -203,6 +208,7 @@ class Board(Commanding):
             nonce=self._new_nonce(),
             shard=self._shard,
             timeout=run.timeout if timeout is None else check_timeout(timeout),
+            trace=run.trace if trace is None else check_trace(trace),
         )
         data = encode(run)
         check_size(data, 2 * self.options.post_bytes, "workflow")
@@ -280,6 +286,23 @@ class Board(Commanding):
         subject = self.subjects.ask(tenant or self.options.tenant, verb)
         reply = await self.connection.request(subject, encode(question), timeout=timeout)
         return reply.data
+
+    def logs(
+        self,
+        task: str,
+        *,
+        tenant: str | None = None,
+        level: Level = "debug",
+        last: int | None = None,
+        follow: bool = False,
+    ) -> AsyncGenerator[LoggedLine]:
+        """What the handlers of a task have logged, and of all that is below it; iterate over it.
+
+        In the order in which it reached the board. last: only so many of the newest, up to 1000.
+        follow: go on until the task has ended. Raises `UnknownTask`, `BadInput`, `NoResponder`.
+        """
+        owner = check_tenant(self.options.tenant if tenant is None else tenant)
+        return read_logs(self, LogsWanted(task, owner, level, last, follow=follow))
 
     # -- what a handle needs
 

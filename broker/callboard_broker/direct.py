@@ -9,7 +9,7 @@ from callboard_broker.errors import StreamMissing
 from callboard_broker.link import header, status
 from callboard_broker.record import Record, read_time_ns
 
-__all__ = ["get_first_since", "get_last", "get_message"]
+__all__ = ["get_first_since", "get_last", "get_message", "get_next"]
 
 
 async def get_message(connection: Connection, stream: str, seq: int) -> Record:
@@ -21,6 +21,12 @@ async def get_last(connection: Connection, stream: str, subject: str) -> Record:
     """Return the last message on `subject`. Raises `LookupError` if there is none."""
     body = b'{"last_by_subj":"%b"}' % subject.encode()
     return await _get(connection, stream, body, f"no message on {subject} in {stream}")
+
+
+async def get_next(connection: Connection, stream: str, subject: str, seq: int) -> Record:
+    """Return the first message on `subject` from `seq` on. Raises `LookupError` without one."""
+    body = b'{"seq":%d,"next_by_subj":"%b"}' % (seq, subject.encode())
+    return await _get(connection, stream, body, f"no message on {subject} from {seq} in {stream}")
 
 
 async def get_first_since(connection: Connection, stream: str, at_ms: int) -> Record:

@@ -20,6 +20,10 @@ CallboardError
 +-- Overloaded (RuntimeError)        a tenant has too much waiting; `.retry_after`
 +-- ResourcesExhausted (RuntimeError) what is to be allocated is not free
 +-- AuditBroken (RuntimeError)
++-- TargetAway (ConnectionError)     a projector's database does not answer, or not now
++-- TargetRefused (RuntimeError)     it refused a call; `.sqlstate`
++-- SchemaMissing (LookupError)      it lacks tables; `.missing`
++-- JournalMissing (LookupError)     it and the journal do not fit together
 """
 
 from __future__ import annotations
@@ -33,12 +37,16 @@ __all__ = [
     "CallboardError",
     "CommandRefused",
     "CommandUnanswered",
+    "JournalMissing",
     "Overloaded",
     "ResourcesExhausted",
+    "SchemaMissing",
     "ServerFailed",
     "StoreLocked",
     "StreamDrift",
     "StreamMissing",
+    "TargetAway",
+    "TargetRefused",
     "TaskCancelled",
     "TaskError",
     "TaskExpired",
@@ -214,3 +222,47 @@ class AuditBroken(CallboardError, RuntimeError):
     def __init__(self, findings: list[str]) -> None:
         super().__init__("the audit log does not verify: " + "; ".join(findings))
         self.findings = findings
+
+
+class TargetAway(CallboardError, ConnectionError):
+    """A projector's database does not answer, or not now: the same call may succeed later."""
+
+
+class TargetRefused(CallboardError, RuntimeError):
+    """A projector's database refused a call. `.sqlstate` says why, as Postgres does."""
+
+    def __init__(self, sqlstate: str, reason: str) -> None:
+        super().__init__(f"{reason} (SQLSTATE {sqlstate})")
+        self.sqlstate = sqlstate
+        self.reason = reason
+
+
+class SchemaMissing(CallboardError, LookupError):
+    """A projector's database lacks the migrations `.missing`, or (empty) all tables."""
+
+    def __init__(self, target: str, missing: list[str]) -> None:
+        what = f"the migrations {', '.join(missing)}" if missing else "the tables of Callboard"
+        super().__init__(
+            f"{target} lacks {what}; run `callboard projector migrate`, or `supabase db push` for "
+            "a Supabase project"
+        )
+        self.missing = missing
+
+
+class JournalMissing(CallboardError, LookupError):
+    """A projector's database and the journal do not fit together: one lacks what the other has.
+
+    `.position`: of the database; `.first`, `.last`: of the journal.
+    """
+
+    def __init__(self, target: str, position: int, first: int, last: int) -> None:
+        if position > last:
+            why = f"the journal ends at {last}: it was cut, or restored from an older backup"
+            what = "give the projector an empty database, or restore a newer journal"
+        else:
+            why = f"the journal begins at {first}: what is between was removed"
+            what = (
+                "name the directory of a ledger that has it with --ledger, or restore the journal"
+            )
+        super().__init__(f"{target} is at {position}, and {why}; {what}")
+        self.first, self.last, self.position = first, last, position

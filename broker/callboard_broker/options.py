@@ -13,9 +13,17 @@ import msgspec
 from callboard_broker.cron import check_cron
 from callboard_broker.encoding import encode_payload
 from callboard_broker.errors import BadInput
+from callboard_broker.trace import TraceId
 from callboard_broker.wire import Cron, Needs, Parent, Post, Retry, Timeouts, decode_post
 
-__all__ = ["TaskOptions", "check_key", "check_priority", "check_timeout", "read_options"]
+__all__ = [
+    "TaskOptions",
+    "check_key",
+    "check_priority",
+    "check_timeout",
+    "check_trace",
+    "read_options",
+]
 
 _MAX_SECONDS = 30 * 86_400
 
@@ -27,7 +35,7 @@ class TaskOptions(TypedDict, total=False):
     needs: what the agent must be. budgets: further ones that the task draws on, by name.
     units: what an attempt reserves of each unit (`{"tokens": 2000}`). delay: seconds before it may
     start. cron: makes it a schedule, e.g. `*/5 * * * *`; each time makes a task of its own.
-    parent: the attempt that spawns it.
+    parent: the attempt that spawns it. trace: 32 hexadecimal digits, what it is a part of.
     """
 
     retry: Retry | Mapping[str, Any] | None
@@ -38,6 +46,7 @@ class TaskOptions(TypedDict, total=False):
     delay: float | None
     cron: Cron | Mapping[str, Any] | str | None
     parent: Parent | None
+    trace: str | None
 
 
 _NAMES = TaskOptions.__optional_keys__
@@ -63,6 +72,16 @@ def check_key(key: str | None) -> str | None:
     if key is not None and not 1 <= len(key) <= 256:
         raise BadInput("key", "1 to 256 characters")
     return key
+
+
+def check_trace(trace: str | None) -> str | None:
+    """Return the id of a trace if it is one."""
+    if trace is None:
+        return None
+    try:
+        return msgspec.convert(trace, TraceId)
+    except msgspec.ValidationError:
+        raise BadInput("trace", f"{trace!r:.80} is not 32 digits 0-9 a-f, not all 0") from None
 
 
 def check_priority(priority: int) -> int:

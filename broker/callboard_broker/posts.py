@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
+from callboard_broker.trace import TraceId
+
 __all__ = [
     "NULL",
     "SCHEMA",
@@ -163,6 +165,7 @@ class Post(Terms, frozen=True, forbid_unknown_fields=True, omit_defaults=True, k
     it may start. cron: it is a schedule, and each of its times makes a task of its own.
     key: makes the post idempotent within its tenant. nonce: the client's own retry of one post.
     shard: where the poster listens for what becomes of it. parent: set where an agent spawned it.
+    trace: what it is a part of; else that of its parent, or one of its own.
     """
 
     payload: Raw = NULL
@@ -175,6 +178,7 @@ class Post(Terms, frozen=True, forbid_unknown_fields=True, omit_defaults=True, k
     delay: Seconds | None = None
     cron: Cron | None = None
     parent: Parent | None = None
+    trace: TraceId | None = None
     v: Version = SCHEMA
 
 
@@ -248,7 +252,7 @@ class FlowRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
     output: what the workflow's result is, a payload with references; without it, an object of the
     results of all steps on which no other depends. timeout: seconds until it expires as a whole.
-    at_once: tasks of it that may run at the same time.
+    at_once: tasks of it that may run at the same time. trace: what it is a part of.
     """
 
     name: Annotated[str, Meta(min_length=1, max_length=128)]
@@ -260,6 +264,7 @@ class FlowRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     shard: Shard | None = None
     timeout: Seconds | None = None
     at_once: Annotated[int, Meta(ge=1)] | None = None
+    trace: TraceId | None = None
     v: Version = SCHEMA
 
 

@@ -13,10 +13,11 @@ from typing import Any
 
 from callboard_broker.connection import ApiError, Connection, NoResponder
 from callboard_broker.errors import BoardUnreachable, StreamDrift, StreamMissing
+from callboard_broker.log_lines import LogBounds
 from callboard_broker.record import read_time_ns
 from callboard_broker.subjects import Subjects
 
-__all__ = ["Topology", "ensure_streams", "first_sequence", "last_sequence"]
+__all__ = ["Topology", "bound_logs", "ensure_streams", "first_sequence", "last_sequence"]
 
 _NANO = 1_000_000_000
 _DUPLICATE_WINDOW = 100_000_000  # 100 ms, the least there is; nothing relies on it
@@ -24,6 +25,7 @@ _PATIENCE_SECONDS = 30.0
 _TRY_SECONDS = 2.0
 _PAUSE_SECONDS = 0.2
 _TRANSIENT = frozenset({500, 503})  # a fresh cluster has no leader yet
+_BOUNDS = ("max_age", "max_bytes")
 
 # What a stream has when nothing else is said; an absent key means the same.
 _PLAIN: dict[str, object] = {
@@ -55,7 +57,8 @@ _PLAIN: dict[str, object] = {
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """The names of a board's streams. replicas: copies of each on a cluster, 1 to 5.
+    """The names of a board's streams. replicas: copies of each on a cluster, 1 to 5. log_bounds: of
+    LOGS, if it has to be created.
 
     A board with another prefix than `cb` has streams of its own, so that several boards live on
     one server.
@@ -63,6 +66,7 @@ class Topology:
 
     subjects: Subjects = field(default_factory=Subjects)
     replicas: int = 1
+    log_bounds: LogBounds = field(default_factory=LogBounds)
 
     @property
     def journal(self) -> str:
@@ -79,6 +83,10 @@ class Topology:
     @property
     def blobs(self) -> str:
         return self._named("BLOBS")
+
+    @property
+    def logs(self) -> str:
+        return self._named("LOGS")
 
     def blob(self, name: str, part: int) -> str:
         """The subject of one part of a blob."""
@@ -116,6 +124,7 @@ class Topology:
                 "subjects": [f"{subjects.prefix}.blob.*.*"],
                 "max_msgs_per_subject": 1,
             },
+            {"name": self.logs, "subjects": [subjects.logs], **_bounds(self.log_bounds)},
         ]
         return [{**_PLAIN, "num_replicas": self.replicas, **settings} for settings in own]
 
@@ -128,7 +137,15 @@ async def ensure_streams(connection: Connection, topology: Topology) -> None:
     """
     for wanted in topology.settings():
         found = await _patiently(connection, wanted)
-        _check(wanted, found)
+        _check(_fixed(wanted) if wanted["name"] == topology.logs else wanted, found)
+
+
+async def bound_logs(connection: Connection, topology: Topology) -> None:
+    """Give LOGS the bounds of `topology`: unlike all else, they may change. Raises `ApiError`."""
+    info = await connection.api(f"STREAM.INFO.{topology.logs}")
+    config, wanted = info["config"], _bounds(topology.log_bounds)
+    if any(config.get(name) != value for name, value in wanted.items()):
+        await connection.api(f"STREAM.UPDATE.{topology.logs}", {**config, **wanted})
 
 
 async def first_sequence(connection: Connection, stream: str) -> int:
@@ -196,6 +213,17 @@ def _check(wanted: dict[str, Any], found: dict[str, Any]) -> None:
             differences[name] = (actual, value)
     if differences:
         raise StreamDrift(wanted["name"], differences)
+
+
+def _bounds(bounds: LogBounds) -> dict[str, Any]:
+    return {
+        "max_bytes": int(bounds.max_mb * 1024 * 1024),
+        "max_age": int(bounds.max_days * 86_400 * _NANO),
+    }
+
+
+def _fixed(wanted: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in wanted.items() if name not in _BOUNDS}
 
 
 def _absent(value: object) -> object:

@@ -133,6 +133,15 @@ class Subjects:
         return f"{self.prefix}.audit.leaves"
 
     @property
+    def audit_checkpoints(self) -> str:
+        return f"{self.prefix}.audit.checkpoints"
+
+    @property
+    def audit_records(self) -> str:
+        """Signed notes beside the leaves: whose key is whose, what was archived."""
+        return f"{self.prefix}.audit.records"
+
+    @property
     def asks(self) -> str:
         """Every question that is answered and not stored."""
         return f"{self.prefix}.ask.*.*"
@@ -190,6 +199,26 @@ class Subjects:
     def news(self, tenant: str, shard: int) -> str:
         """Where a host tells, unstored, that a task started or how far it is."""
         return f"{self.prefix}.news.{tenant}.{shard}"
+
+    @property
+    def logs(self) -> str:
+        """What the LOGS stream stores: what handlers log."""
+        return f"{self.prefix}.log.*.*"
+
+    def log(self, tenant: str, shard: int) -> str:
+        """Where a host says what the handlers of a tenant log."""
+        return f"{self.prefix}.log.{tenant}.{shard}"
+
+    def log_filter(self, tenant: str) -> str:
+        """Where everything is heard that the handlers of a tenant log."""
+        return f"{self.prefix}.log.{check_tenant(tenant)}.*"
+
+    def tenant_of_log(self, subject: str) -> str:
+        """Whose line was stored on `subject`. Raises `BadInput`."""
+        parts = subject.split(".")
+        if len(parts) != 4 or parts[1] != "log":
+            raise BadInput("subject", "not a subject of lines")
+        return check_tenant(parts[2])
 
     def beat(self, tenant: str, host: str) -> str:
         return f"{self.prefix}.beat.{check_token(tenant, 'pool')}.{check_token(host, 'host')}"

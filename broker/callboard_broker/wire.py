@@ -149,6 +149,7 @@ class Dispatch(msgspec.Struct, frozen=True, tag_field="kind", tag="dispatch", om
     heartbeat: seconds, see `Timeouts`. why: what the router knew: candidates, scores, reason.
     restored: the last checkpoint of earlier attempts; or restored_at, the journal sequence of the
     `Checkpoint`, where it is too long to be repeated.
+    root: the outermost task or workflow, where the id does not say it. trace: if one was given.
     """
 
     task: str
@@ -167,6 +168,8 @@ class Dispatch(msgspec.Struct, frozen=True, tag_field="kind", tag="dispatch", om
     pool: str = ""
     capability: str = ""
     why: dict[str, Any] = {}
+    root: str = ""
+    trace: str = ""
     restored: Raw | UnsetType = UNSET
     restored_at: int | None = None
     v: Version = SCHEMA

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from callboard_config.errors import SettingsError
     from callboard_config.isolation import IsolationSettings, TenantIsolation
     from callboard_config.loading import load_settings
+    from callboard_config.log_settings import LogSettings
     from callboard_config.nats_url import check_nats_url, mask_nats_url
     from callboard_config.parallel_execution import (
         BoardSettings,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         RouterSettings,
         WorkflowSettings,
     )
+    from callboard_config.projection import ProjectionSettings
     from callboard_config.reserved import RESERVED_TENANTS
     from callboard_config.resource_limits import (
         AgentSettings,
@@ -50,8 +52,10 @@ __all__ = [
     "JournalSettings",
     "LeaseSettings",
     "LedgerSettings",
+    "LogSettings",
     "NatsSettings",
     "PayloadSettings",
+    "ProjectionSettings",
     "QueueSettings",
     "RetrySettings",
     "RouterSettings",
@@ -81,8 +85,10 @@ _PLACES = MappingProxyType(
         "JournalSettings": "callboard_config.parallel_execution",
         "LeaseSettings": "callboard_config.parallel_execution",
         "LedgerSettings": "callboard_config.parallel_execution",
+        "LogSettings": "callboard_config.log_settings",
         "NatsSettings": "callboard_config.parallel_execution",
         "PayloadSettings": "callboard_config.parallel_execution",
+        "ProjectionSettings": "callboard_config.projection",
         "QueueSettings": "callboard_config.parallel_execution",
         "RESERVED_TENANTS": "callboard_config.reserved",
         "RetrySettings": "callboard_config.parallel_execution",

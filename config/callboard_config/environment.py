@@ -24,14 +24,19 @@ OTHER_VARIABLES = frozenset(
         "CALLBOARD_DEBUG",
         "CALLBOARD_REQUIRE",
         "CALLBOARD_SLOW",
+        "CALLBOARD_SUPABASE_KEY",
         "CALLBOARD_TEST_DATA",
         "CALLBOARD_TEST_NATS_URL",
+        "CALLBOARD_TEST_POSTGRES_URL",
     }
 )
 """Variables that Callboard and its tests read themselves; they are no settings."""
 
 _PREFIX = "CALLBOARD_"
-_SHORT = {"CALLBOARD_NATS_URL": ("nats", "url")}
+_SHORT = {
+    "CALLBOARD_NATS_URL": ("nats", "url"),
+    "CALLBOARD_SUPABASE_URL": ("projection", "supabase_url"),
+}
 
 # Kubernetes tells every pod about the services of its namespace; one called `callboard` or
 # `callboard-nats` must not keep the pods that use it from starting.

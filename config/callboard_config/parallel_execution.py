@@ -6,10 +6,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from callboard_config.log_settings import LogSettings
 from callboard_config.nats_url import check_nats_url
+from callboard_config.projection import ProjectionSettings
 from callboard_config.section import Name, Section, StorePath, disagreement
 
 __all__ = [
+    "AuditSettings",
     "BoardSettings",
     "EmbeddedSettings",
     "JournalSettings",
@@ -187,6 +190,35 @@ class LedgerSettings(Section):
     ledger keep up."""
 
 
+class AuditSettings(Section):
+    """The log that proves what happened: who signs it, where it is kept besides the server."""
+
+    key: StorePath
+    """File of the private key that signs the log; null: `audit.key` in the ledger's directory,
+    made at the first start, readable by its owner only."""
+
+    checkpoints: StorePath
+    """File that signed checkpoints are appended to; null: `checkpoints` in the ledger's directory.
+    On another disk or machine it also shows what whoever has the ledger's disk did."""
+
+    checkpoint_url: Annotated[str, Field(pattern=r"^https?://", max_length=2000)] | None
+    """Where each checkpoint is also sent, by HTTP POST; null: nowhere."""
+
+    checkpoint_seconds: Annotated[float, Field(ge=0.1, le=86_400)]
+    """Seconds between two checkpoints while there is something new: what was audited after the
+    last one may be cut off unnoticed."""
+
+    checkpoint_events: Annotated[int, Field(ge=1, le=1_000_000_000)]
+    """Events after which a checkpoint does not wait for its time."""
+
+    archive: StorePath
+    """Folder of the compressed segments that are written before the journal's old end is purged;
+    null: `archive` in the ledger's directory."""
+
+    archive_purged: bool
+    """Whether they are written; false: what is purged is gone, and only its hashes stay."""
+
+
 class WorkflowSettings(Section):
     """How large a workflow may grow."""
 
@@ -236,6 +268,9 @@ class ParallelExecution(Section):
     retry: RetrySettings
     payload: PayloadSettings
     ledger: LedgerSettings
+    audit: AuditSettings
+    projection: ProjectionSettings
     workflow: WorkflowSettings
     scaling: ScalingSettings
     metrics: MetricsSettings
+    log: LogSettings

@@ -24,7 +24,7 @@ FILES: Mapping[str, type[Section]] = {
 }
 """The three files, and what each may hold."""
 
-SECRETS = frozenset({"nats.url"})
+SECRETS = frozenset({"nats.url", "projection.to"})
 """Keys whose value no message and no listing shows as it is."""
 
 

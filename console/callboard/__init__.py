@@ -62,12 +62,16 @@ if TYPE_CHECKING:
         CallboardError,
         CommandRefused,
         CommandUnanswered,
+        JournalMissing,
         Overloaded,
         ResourcesExhausted,
+        SchemaMissing,
         ServerFailed,
         StoreLocked,
         StreamDrift,
         StreamMissing,
+        TargetAway,
+        TargetRefused,
         TaskCancelled,
         TaskError,
         TaskExpired,
@@ -78,6 +82,7 @@ if TYPE_CHECKING:
         WriteUnresolved,
     )
     from callboard_broker.handle import Chunk, Handle, Update
+    from callboard_broker.log_lines import LoggedLine
     from callboard_broker.options import TaskOptions
     from callboard_broker.submission import Submission, SubmitMiddleware, SubmitNext
     from callboard_broker.wire import BlobRef, Cron, Needs, Retry, Timeouts
@@ -107,7 +112,9 @@ __all__ = [
     "ErrorHandlingConfig",
     "GiveUp",
     "Handle",
+    "JournalMissing",
     "Limits",
+    "LoggedLine",
     "Middleware",
     "Needs",
     "Next",
@@ -125,6 +132,7 @@ __all__ = [
     "ResourceRequirements",
     "ResourcesExhausted",
     "Retry",
+    "SchemaMissing",
     "Selection",
     "ServerFailed",
     "SettingsError",
@@ -136,6 +144,8 @@ __all__ = [
     "Submission",
     "SubmitMiddleware",
     "SubmitNext",
+    "TargetAway",
+    "TargetRefused",
     "TaskAssignment",
     "TaskCancelled",
     "TaskError",
@@ -176,6 +186,7 @@ _ELSEWHERE = MappingProxyType(
         "ErrorHandlingConfig": _PARALLEL,
         "GiveUp": "callboard_agents.failures",
         "Handle": "callboard_broker.handle",
+        "LoggedLine": "callboard_broker.log_lines",
         "Limits": "callboard_agents.limits",
         "Middleware": "callboard_agents.middleware",
         "Needs": "callboard_broker.wire",

@@ -6,10 +6,12 @@ import math
 
 from callboard.connecting import Place
 from callboard_agents.child_limits import ChildLimits
-from callboard_agents.options import HostOptions, host_name
+from callboard_agents.log_options import LogOptions
+from callboard_agents.options import OWN_KEY, HostOptions, host_name
 from callboard_agents.policy import Policy
 from callboard_agents.scaling import ScalingPolicy
 from callboard_broker.errors import BadInput
+from callboard_config import AgentSettings
 from callboard_config.cpus import usable_cpus
 
 __all__ = ["host_options", "scaling_policy"]
@@ -35,7 +37,15 @@ def host_options(place: Place, *, pool: str, name: str | None = None) -> HostOpt
         metrics=place.metrics,
         limits=ChildLimits.of(settings.agents),
         policy=Policy.of(settings.isolation),
+        signing=_signing(settings.agents),
+        log=LogOptions.of(settings.log),
     )
+
+
+def _signing(agents: AgentSettings) -> str:
+    if not agents.sign_outcomes:
+        return ""
+    return OWN_KEY if agents.signing_key is None else str(agents.signing_key)
 
 
 def scaling_policy(place: Place, least: int | None, most: str | None) -> ScalingPolicy | None:

@@ -20,6 +20,7 @@ from callboard_agents.options import host_name
 from callboard_broker.connection import open_link
 from callboard_broker.endpoint import Endpoint
 from callboard_broker.errors import ServerFailed
+from callboard_broker.logs import LogFormat
 from callboard_broker.server import EmbeddedServer, ServerOptions
 from callboard_broker.streams import Topology
 from callboard_broker.subjects import Subjects
@@ -40,6 +41,8 @@ class StackOptions:
     it one is started on host:port. agents: modules, each served by `processes` hosts.
     env: further environment of the Python parts. server_store, ledger_store: other directories.
     metrics: where the first router shows them; the others follow, each at the next port.
+    projection: the database that a projector writes to; None: there is no projector.
+    log_format: of the parts' files; `auto`: for a person, who reads them.
     """
 
     folder: Path
@@ -56,6 +59,8 @@ class StackOptions:
     drain_seconds: float = 30.0
     env: Mapping[str, str] = field(default_factory=dict)
     metrics: Endpoint | None = None
+    projection: str | None = None
+    log_format: LogFormat = "auto"
 
     @property
     def ledger(self) -> Path:
@@ -67,7 +72,11 @@ class StackOptions:
         """The Python parts by name."""
         numbers = range(1, self.routers + 1)
         names = ["router"] if self.routers == 1 else [f"router-{n}" for n in numbers]
-        return [*names, "ledger", *(["agents"] if self.agents else [])]
+        further = [
+            *(["agents"] if self.agents else []),
+            *(["projector"] if self.projection else []),
+        ]
+        return [*names, "ledger", *further]
 
     @property
     def shown(self) -> dict[str, str]:
@@ -179,6 +188,7 @@ class Stack:
         # The URL may hold a password, and a command line is there for every user to read.
         env = {**os.environ, **options.env, "CALLBOARD_NATS_URL": self.url}
         env.pop("CALLBOARD_NATS__URL", None)
+        env.update(_for_a_person(options.log_format))
         keepers = [
             Keeper(
                 name,
@@ -198,6 +208,19 @@ class Stack:
                 told=self._told,
             )
         )
+        if options.projection is not None:
+            seed = (
+                ["--ledger", str(options.ledger)] if (options.ledger / "ledger.db").exists() else []
+            )
+            keepers.append(
+                Keeper(
+                    "projector",
+                    ["projector", *place, *seed, *options.metrics_of("projector")],
+                    log=self._log("projector"),
+                    env={**env, "CALLBOARD_PROJECTION__TO": options.projection},
+                    told=self._told,
+                )
+            )
         if options.agents:
             count = str(options.processes)
             name = ["--name", self._pool, *options.metrics_of("agents")]
@@ -249,7 +272,12 @@ class Stack:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-_STOPS = ("agents", "ledger", "router")
+def _for_a_person(form: LogFormat) -> dict[str, str]:
+    """A part's file is no terminal, so that `auto` would make it JSON."""
+    return {"CALLBOARD_LOG__FORMAT": "console"} if form == "auto" else {}
+
+
+_STOPS = ("agents", "ledger", "projector", "router")
 
 
 def _kind(name: str) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from callboard_ledger.aggregate import Aggregator
-from callboard_ledger.heads import Head, HeadFile, read_heads
+from callboard_ledger.check_export import ExportReport, check_export
 from callboard_ledger.replay import Replay, Replayed, replay
 from callboard_ledger.serve import LedgerOptions, run_ledger
 from callboard_ledger.sqlite_store import SqliteStore
 from callboard_ledger.store import Query, Store
+from callboard_ledger.trust import Trust
 from callboard_ledger.verify import VerifyReport, verify, verify_board
 from callboard_ledger.views import (
     CommandView,
@@ -23,9 +24,8 @@ from callboard_ledger.views import (
 __all__ = [
     "Aggregator",
     "CommandView",
+    "ExportReport",
     "FlowView",
-    "Head",
-    "HeadFile",
     "HistoryView",
     "LedgerOptions",
     "ListView",
@@ -38,8 +38,9 @@ __all__ = [
     "SqliteStore",
     "Store",
     "TaskView",
+    "Trust",
     "VerifyReport",
-    "read_heads",
+    "check_export",
     "replay",
     "run_ledger",
     "verify",

@@ -63,6 +63,7 @@ from callboard_ledger.workflows import (
     continue_attempts,
     count,
     end_flow,
+    end_unentered,
     enter,
     find_step,
     ready_at,
@@ -363,6 +364,8 @@ class Aggregator:
             return schedule.tenant == tenant and end_schedule(book, schedule, record, event)
         task = book.tasks.get(event.task)
         if task is None or task.end_seq is not None:
+            if end_unentered(book, event.task, tenant, record, (event.state, event.error)):
+                return True
             task = self._find(event.task, tenant, record.seq)
             if task is None or not apply_settled(task, event):
                 return False

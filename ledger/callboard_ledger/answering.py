@@ -19,11 +19,13 @@ from callboard_broker.subjects import ALL_TENANTS
 from callboard_ledger.aggregate import Aggregator
 from callboard_ledger.contents import Contents
 from callboard_ledger.figures import FailuresView, FiguresView, grouped, told
+from callboard_ledger.log_reading import LogReading
 from callboard_ledger.questions import (
     VERBS,
     FailuresQuestion,
     HistoryQuestion,
     ListQuestion,
+    LogsQuestion,
     PositionQuestion,
     StatsQuestion,
     StatusQuestion,
@@ -39,6 +41,7 @@ from callboard_ledger.views import (
     FlowView,
     HistoryView,
     ListView,
+    LogsView,
     PositionView,
     RowView,
     ScheduleView,
@@ -63,22 +66,24 @@ class Answering:
     """The answers of one ledger.
 
     flush: saves what the aggregator holds unsaved, so that the store has it. catch_up: returns
-    when everything stored in the journal by now is folded. position: how far everything is.
+    when everything stored in the journal by now is folded. position: how far everything is, given
+    up to where the journal shall be archived. rows: of memory and of the store, and the lines of
+    handlers, if any are kept.
     """
 
     def __init__(
         self,
         connection: Connection,
         topology: Topology,
-        rows: tuple[Aggregator, Store],
+        rows: tuple[Aggregator, Store, LogReading | None],
         *,
         flush: Callable[[], None],
         catch_up: Callable[[], Awaitable[None]],
-        position: Callable[[], Awaitable[PositionView]],
+        position: Callable[[int], Awaitable[PositionView]],
     ) -> None:
         self._connection = connection
         self._topology = topology
-        self._aggregator, self._store = rows
+        self._aggregator, self._store, self._logs = rows
         self._flush = flush
         self._catch_up = catch_up
         self._position = position
@@ -148,7 +153,7 @@ class Answering:
             text, _, field = str(error).partition(" - at `$.")
             raise BadInput(field.rstrip("`") or "question", text[:200]) from error
         if isinstance(question, PositionQuestion):
-            return await self._position()
+            return await self._position(question.archive)
         if question.fresh:
             await self._catch_up()
         if isinstance(question, ListQuestion):
@@ -159,6 +164,8 @@ class Answering:
             return self._stats(tenant, question)
         if isinstance(question, FailuresQuestion):
             return self._failures(tenant, question)
+        if isinstance(question, LogsQuestion):
+            return await self._lines(tenant, question)
         return await self._status(tenant, question)
 
     async def _status(self, tenant: str, question: StatusQuestion) -> RowView:
@@ -205,6 +212,22 @@ class Answering:
         commands = self._store.commands_about(around, _COMMANDS_TOLD)
         own = [command for command in commands if command.tenant == row.tenant]
         return await self._contents.history(row, own)
+
+    async def _lines(self, tenant: str, question: LogsQuestion) -> LogsView:
+        row = self._row(question.id)
+        if row is None:
+            pending = self._pending(tenant, question.id)
+            task, owner = pending.id, pending.tenant
+        elif tenant in (row.tenant, ALL_TENANTS):
+            task, owner = row.id, row.tenant
+        else:
+            raise UnknownTask(question.id, tenant)
+        if self._logs is None:
+            raise BadInput(
+                "logs", "the lines of handlers are not kept here: see the host's own log"
+            )
+        found = await self._logs.answer(owner, task, question)
+        return LogsView(task, found.lines, found.next, found.more)
 
     def _list(self, tenant: str, question: ListQuestion) -> ListView:
         self._flush()

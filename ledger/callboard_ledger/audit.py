@@ -1,9 +1,10 @@
-"""Writes the audit log: hashes of every event of the journal, in chained batches.
+"""Writes the audit log: a leaf for every event of the journal, in a Merkle tree.
 
-At most one batch is in flight, and each is written on condition that the last message of AUDIT is
+At most one batch is in flight, and each is written on condition that the last batch in AUDIT is
 still the one it continues: of two ledgers only one can extend the log, and the other one goes on
-behind it. After a failure, a refusal or a restart the truth is the last message in AUDIT; leaves
-stay here until it is known to hold them. It does not depend on the store of rows.
+behind it. After a failure, a refusal or a restart the truth is the last batch in AUDIT, which has
+the tree's edge; leaves stay here until it is known to hold them. It does not depend on the store of
+rows.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import NamedTuple
 
@@ -21,8 +23,10 @@ from callboard_broker.link import raw_headers
 from callboard_broker.publisher import Done
 from callboard_broker.record import Record
 from callboard_broker.streams import Topology
-from callboard_ledger.heads import Head
-from callboard_ledger.leaves import GENESIS, decode_batch, encode_batch, encode_leaf
+from callboard_ledger.leaves import STRIDE, Batch, decode_batch, encode_batch, encode_leaf
+from callboard_ledger.merkle import TILE, Tree, leaf_hash, root_of
+from callboard_ledger.notes import Checkpoint
+from callboard_ledger.proving import root_at
 from callboard_ledger.reading import Reading
 
 __all__ = ["Auditor", "Tail", "check_tail", "read_tail"]
@@ -37,11 +41,22 @@ Publish = Callable[[bytes, bytes, Done], None]
 
 
 class Tail(NamedTuple):
-    """The end of AUDIT. batch: its last message's sequence. last: the last event it covers."""
+    """The end of the leaves in AUDIT.
+
+    batch: the sequence of its last batch. last: the last event it covers. size, edge, tiles: the
+    tree. tiled: the batch that carries these tiles; 0: there are none yet.
+    """
 
     batch: int = 0
     last: int = 0
-    head: bytes = GENESIS
+    size: int = 0
+    edge: tuple[bytes, ...] = ()
+    tiles: tuple[tuple[bytes, ...], ...] = ()
+    tiled: int = 0
+
+    @property
+    def root(self) -> bytes:
+        return root_of(self.edge)
 
 
 class Auditor:
@@ -95,26 +110,29 @@ class Auditor:
         """Write what waits, unless a batch is in flight or the tail is in doubt."""
         if self._in_flight or not self._waiting or self.unsure.is_set() or self.problem is not None:
             return
+        before = self.tail
+        tree = Tree(before.size, before.edge, before.tiles)
         leaves: list[bytes] = []
         size = 0
-        for _, leaf in islice(self._waiting, _MOST_LEAVES):
+        for _, leaf in islice(self._waiting, min(_MOST_LEAVES, STRIDE - tree.size % STRIDE)):
             size += len(leaf) + 1
             if size > self._most_bytes and leaves:
                 break
             leaves.append(leaf)
+            tree.append(leaf_hash(leaf))
         self._in_flight = len(leaves)
-        first, last = self._waiting[0][0], self._waiting[len(leaves) - 1][0]
-        data, head = encode_batch(self.tail.head, leaves, first, last)
+        span = self._waiting[0][0], self._waiting[len(leaves) - 1][0]
+        data = encode_batch(tree, leaves, span, tiled=before.tiled, index=before.size)
 
         def done(seq: int | None, error: Exception | None) -> None:
             self._in_flight = 0
             if seq is None or error is not None:
                 self.unsure.set()
             else:
-                self._extend(Tail(seq, last, head))
+                self._extend(_tail(seq, span[1], tree, before))
             self.changed.set()
 
-        self._publish(data, _guard(self.tail.batch), done)
+        self._publish(data, _guard(before.batch), done)
 
     def resume(self, tail: Tail) -> None:
         """Go on from what AUDIT really ends with. Raises `AuditBroken` if it has been shortened."""
@@ -150,51 +168,75 @@ class Auditor:
         self.changed.set()
 
 
-async def read_tail(connection: Connection, topology: Topology, batch: int | None = None) -> Tail:
-    """The last message of AUDIT, or message `batch`, as the stream's leader has it.
+async def read_tail(connection: Connection, topology: Topology) -> Tail:
+    """The end of the leaves, as the leader of AUDIT has it.
 
-    Raises `AuditBroken` if it cannot be read or is not there, and what `Connection.api` raises.
+    Raises `AuditBroken` if it cannot be read, and what `Connection.api` raises.
     """
-    subject = topology.subjects.audit
-    asked = {"last_by_subj": subject} if batch is None else {"seq": batch}
+    found = await _get(connection, topology, {"last_by_subj": topology.subjects.audit})
+    if found is None:
+        return Tail()
+    seq, batch = found
+    with _readable(seq):
+        tree = batch.after(batch.index + len(batch.unpack()[0]))
+    tiled = seq if batch.tiles else batch.tiled
+    if tiled and tiled != seq:
+        earlier = await _get(connection, topology, {"seq": tiled})
+        if earlier is None:
+            raise AuditBroken([f"batch {tiled} is missing in AUDIT"])
+        with _readable(tiled):
+            tree.tiles = earlier[1].stated_tiles()
+    edge, tiles = tuple(tree.edge), tuple(map(tuple, tree.tiles))
+    return Tail(seq, batch.last, tree.size, edge, tiles, tiled)
+
+
+async def check_tail(
+    connection: Connection, topology: Topology, kept: Checkpoint | None, *, last: int
+) -> Tail:
+    """The tail to go on from, if it agrees with the checkpoint kept outside and with the journal.
+
+    last: of the journal. Raises `AuditBroken` (the log must not go on as if nothing had happened).
+    """
+    tail = await read_tail(connection, topology)
+    if tail.last > last:
+        raise AuditBroken([f"the journal ends at {last}, and was audited up to {tail.last}"])
+    if kept is None or not kept.size:
+        return tail
+    if tail.size < kept.size:
+        said = f"AUDIT has {tail.size} leaves, and the last checkpoint {kept.size}: it was cut"
+        raise AuditBroken([said])
+    root = tail.root if tail.size == kept.size else await root_at(connection, topology, kept.size)
+    if root != kept.root:
+        said = f"the first {kept.size} leaves in AUDIT are not those of the last checkpoint"
+        raise AuditBroken([f"{said}: written anew"])
+    return tail
+
+
+def _tail(seq: int, last: int, tree: Tree, before: Tail) -> Tail:
+    tiled = seq if tree.size // TILE > before.size // TILE else before.tiled
+    return Tail(seq, last, tree.size, tuple(tree.edge), tuple(map(tuple, tree.tiles)), tiled)
+
+
+@contextmanager
+def _readable(seq: int) -> Iterator[None]:
+    try:
+        yield
+    except BadInput as error:
+        raise AuditBroken([f"batch {seq} in AUDIT cannot be read: {error}"]) from error
+
+
+async def _get(
+    connection: Connection, topology: Topology, asked: dict[str, object]
+) -> tuple[int, Batch] | None:
     try:
         answer = await connection.api(f"STREAM.MSG.GET.{topology.audit}", asked)
     except ApiError as error:
         if error.err_code != _NO_MESSAGE:
             raise
-        if batch is not None:
-            raise AuditBroken([f"batch {batch} is missing in AUDIT"]) from None
-        return Tail()
+        return None
     message = answer["message"]
-    try:
-        last = decode_batch(base64.b64decode(message.get("data", "")))
-    except BadInput as error:
-        raise AuditBroken([f"batch {message['seq']} in AUDIT cannot be read: {error}"]) from error
-    return Tail(message["seq"], last.last, bytes.fromhex(last.head))
-
-
-async def check_tail(
-    connection: Connection, topology: Topology, kept: Head | None, *, journal: tuple[str, int]
-) -> Tail:
-    """The tail to go on from, if it agrees with the head kept outside and with the journal.
-
-    journal: when it was created, as the server tells it, and its last sequence.
-    Raises `AuditBroken` (the log must not go on as if nothing had happened).
-    """
-    tail = await read_tail(connection, topology)
-    created, last = journal
-    if kept is not None and kept.journal and kept.journal != created:
-        raise AuditBroken([f"the journal of {kept.journal} was replaced by one of {created}"])
-    if tail.last > last:
-        raise AuditBroken([f"the journal ends at {last}, and was audited up to {tail.last}"])
-    if kept is None or not kept.batch:
-        return tail
-    if tail.batch < kept.batch:
-        raise AuditBroken([f"AUDIT ends with batch {tail.batch}; it had {kept.batch}: it was cut"])
-    same = await read_tail(connection, topology, kept.batch)
-    if same.head.hex() != kept.head:
-        raise AuditBroken([f"batch {kept.batch} in AUDIT is not the one it was: written anew"])
-    return tail
+    with _readable(message["seq"]):
+        return message["seq"], decode_batch(base64.b64decode(message.get("data", "")))
 
 
 def _guard(batch: int) -> bytes:

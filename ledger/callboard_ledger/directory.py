@@ -1,4 +1,4 @@
-"""The ledger's own directory: its store, the heads of the audit log, and a lock.
+"""The ledger's own directory: its store, the files of the audit log, and a lock.
 
 One ledger at a time uses a directory: two would undo each other's positions. The lock is the
 kernel's, so it ends with the process that held it.
@@ -30,6 +30,11 @@ class LedgerDirectory:
     @property
     def database(self) -> Path:
         return self.path / "ledger.db"
+
+    @property
+    def lines(self) -> Path:
+        """The database of what handlers log."""
+        return self.path / "logs.db"
 
     def __enter__(self) -> Self:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)

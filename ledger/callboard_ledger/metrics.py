@@ -24,6 +24,7 @@ def observe(position: Callable[[], Awaitable[PositionView]], registry: Collector
             "lag_events": ("Messages of the journal not yet folded", last - at),
             "unsaved_events": ("Folded messages not yet in the store", at - found.saved),
             "unaudited_events": ("Messages not yet in the audit log", last - found.audited),
+            "log_lag_messages": ("Messages of LOGS not yet read", found.logs_last - found.logs),
             "audit_ok": ("1: everything read is audited; 0: see `status`", not found.audit_problem),
         }
         metrics: list[Metric] = [

@@ -15,6 +15,7 @@ __all__ = [
     "Grouping",
     "HistoryQuestion",
     "ListQuestion",
+    "LogsQuestion",
     "PositionQuestion",
     "Question",
     "StatsQuestion",
@@ -63,8 +64,24 @@ class HistoryQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fresh: bool = False
 
 
+class LogsQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the handlers of a task and of everything below it have logged, in the order in which it
+    came. level: the least. after: the `next` of the answer before. last: only so many of the
+    newest. fresh: answer only when every line stored by now is read."""
+
+    id: Id
+    level: Annotated[str, Meta(max_length=16)] = "debug"
+    after: Annotated[int, Meta(ge=0)] = 0
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
+    last: Annotated[int, Meta(ge=1, le=1000)] | None = None
+    fresh: bool = False
+
+
 class PositionQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How far the ledger is."""
+    """How far the ledger is. archive: up to this event somebody wants to purge the journal: what is
+    not archived of it begins to be."""
+
+    archive: Annotated[int, Meta(ge=0)] = 0
 
 
 Grouping = Literal["hour", "tenant", "capability", "agent", "version"]
@@ -98,6 +115,7 @@ Question = (
     StatusQuestion
     | ListQuestion
     | HistoryQuestion
+    | LogsQuestion
     | PositionQuestion
     | StatsQuestion
     | FailuresQuestion
@@ -107,6 +125,7 @@ VERBS: dict[str, type[Question]] = {
     "failures": FailuresQuestion,
     "history": HistoryQuestion,
     "list": ListQuestion,
+    "logs": LogsQuestion,
     "position": PositionQuestion,
     "stats": StatsQuestion,
     "status": StatusQuestion,

@@ -69,6 +69,7 @@ class Replay:
     until_seq, until_ms: the last moment that counts (Unix milliseconds). about: a task, or a
     workflow with all of its steps; without it, rows of everything and no timeline. tenant: only
     this one's rows. ended: gets each row once nothing can change it any more; it is then not kept.
+    heard: gets each event of the story of `about` that counted.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Replay:
         about: str | None = None,
         tenant: str | None = None,
         ended: Callable[[_Shown], None] | None = None,
+        heard: Callable[[Record, Reading], None] | None = None,
     ) -> None:
         self._subjects = subjects
         self._until_seq = until_seq
@@ -87,6 +89,7 @@ class Replay:
         self._about = about
         self._tenant = tenant
         self._give = ended
+        self._heard = heard
         self._given: dict[type, Counter[TaskState]] = {Task: Counter(), Flow: Counter()}
         self._fold = Aggregator(subjects)
         self._rows: dict[str, Task | Flow | Schedule] = {}
@@ -110,6 +113,8 @@ class Replay:
             self._note(about)
             if self._about is not None and self._tenant in (None, reading.address.tenant):
                 self._tell(record, reading, about, verdict)
+                if self._heard is not None and verdict == "accepted":
+                    self._heard(record, reading)
         if self._fold.unsaved >= _FORGET_EVERY:
             self._forget()
         return False

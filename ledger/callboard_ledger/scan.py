@@ -1,9 +1,9 @@
-"""Reads a stream from its beginning to its present end, once and in order."""
+"""Reads a stream to its present end, once and in order."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from callboard_broker.connection import Connection
 from callboard_broker.reader import Reader
@@ -19,10 +19,13 @@ async def scan(
     stream: str,
     callback: Callable[[Record], bool | None],
     *,
+    first: int = 1,
     last: int | None = None,
+    filters: Sequence[str] = (),
 ) -> int:
-    """Give every message up to sequence `last` (None: the last one now) to `callback`.
+    """Give every message from `first` up to `last` (None: the last one now) to `callback`.
 
+    filters: only those on these subjects.
     A callback that returns True ends it. Returns `last`. Raises `StreamMissing`, what the
     connection raises, and what `callback` raises.
     """
@@ -37,8 +40,8 @@ async def scan(
             if record.seq > last or callback(record):
                 enough.set()
 
-    if last < 1:
+    if last < first:
         return last
-    async with Reader(connection, stream, start=1, callback=take) as reader:
+    async with Reader(connection, stream, start=first, callback=take, filters=filters) as reader:
         await first_of(reader.reached(last), enough.wait())
     return last

@@ -9,28 +9,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from callboard_broker.connection import Connection, open_link
 from callboard_broker.endpoint import Endpoint
 from callboard_broker.errors import BadInput
+from callboard_broker.log_lines import LogBounds
 from callboard_broker.publisher import Publisher
 from callboard_broker.reader import Reader
 from callboard_broker.record import Record
-from callboard_broker.streams import Topology, ensure_streams, last_sequence
+from callboard_broker.streams import Topology, bound_logs, ensure_streams, last_sequence
 from callboard_broker.subjects import Subjects
 from callboard_ledger.aggregate import Aggregator
 from callboard_ledger.answering import Answering
-from callboard_ledger.audit_upkeep import AuditUpkeep, open_audit
+from callboard_ledger.archiving import ArchiveFolder, Archiver
+from callboard_ledger.audit_upkeep import AuditUpkeep, CheckpointOptions, open_audit
+from callboard_ledger.checkpoints import CheckpointFile, LogFolder
 from callboard_ledger.directory import LedgerDirectory
-from callboard_ledger.heads import HeadFile
+from callboard_ledger.host_keys import HostKeys
+from callboard_ledger.log_reading import LogReading
 from callboard_ledger.racing import first_of
 from callboard_ledger.reading import read
 from callboard_ledger.sqlite_store import SqliteStore
+from callboard_ledger.stopping import stop_event
 from callboard_ledger.store import Store
 from callboard_ledger.views import PositionView
 
@@ -52,13 +56,25 @@ class LedgerOptions:
     replicas: int = 1
     """Copies of each stream that it has to create, and the least of one that is there."""
     store: Path
-    """A directory of its own: rows (`ledger.db`), the head of the audit log, a lock."""
+    """A directory of its own: rows (`ledger.db`), key and checkpoints of the audit log, a lock."""
     flush_seconds: float = 0.05
     """How long an event may wait to be saved and audited."""
     batch: int = 500
     """How many events may wait to be saved and audited."""
     metrics: Endpoint | None = None
     """Where its metrics are shown; None: nowhere."""
+    key: Path | None = None
+    """The private key of the audit log; None: `audit.key` in `store`, made at the first start."""
+    checkpoints: Path | None = None
+    """The file that checkpoints are appended to; None: `checkpoints` in `store`."""
+    checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
+    """When they are signed, and where else they go."""
+    archive: Path | None = None
+    """Where events are archived before they are purged; None: `archive` in `store`."""
+    archiving: bool = True
+    """Whether they are; if not, what is purged is gone."""
+    log_bounds: LogBounds = field(default_factory=LogBounds)
+    """How much of what handlers log is kept."""
 
     def __post_init__(self) -> None:
         Subjects(self.prefix)
@@ -81,26 +97,69 @@ async def run_ledger(
     """
     with LedgerDirectory(options.store) as directory:
         async with (
-            _stopping(stop) as stopping,
+            stop_event(stop) as stopping,
             open_link(options.url, name="callboard-ledger") as connection,
             Publisher(connection) as publisher,
         ):
-            topology = Topology(Subjects(options.prefix), options.replicas)
+            topology = Topology(Subjects(options.prefix), options.replicas, options.log_bounds)
             await ensure_streams(connection, topology)
+            await bound_logs(connection, topology)
             info = await connection.api(f"STREAM.INFO.{topology.journal}")
             journal = str(info["created"]), int(info["state"]["last_seq"])
-            heads = HeadFile(directory.path)
+            folder = LogFolder(directory.path, options.key, options.checkpoints)
+            key = folder.open_key(options.prefix)
             store = _open_store(directory.database, topology, journal)
+            _warn_of_a_gap(store, int(info["state"]["first_seq"]))
             try:
                 auditor = await open_audit(
-                    connection, topology, publisher, heads, journal=journal, batch=options.batch
+                    connection,
+                    topology,
+                    publisher,
+                    folder,
+                    key,
+                    journal=journal,
+                    batch=options.batch,
                 )
-                upkeep = AuditUpkeep(connection, topology, auditor, heads, created=journal[0])
-                ledger = _Ledger(options, connection, topology, store=store, upkeep=upkeep)
+                upkeep = AuditUpkeep(
+                    publisher,
+                    topology,
+                    auditor,
+                    key=key,
+                    file=CheckpointFile(folder.checkpoint_file),
+                    options=options.checkpoint,
+                )
+                archiver = None
+                if options.archiving:
+                    archive = ArchiveFolder(options.archive or directory.path / "archive")
+                    archiver = Archiver(
+                        connection,
+                        publisher,
+                        topology,
+                        archive,
+                        key,
+                        tail=lambda: auditor.tail,
+                    )
+                keys = HostKeys(connection, publisher, topology, key)
+                ledger = _Ledger(
+                    options,
+                    connection,
+                    topology,
+                    stores=(store, LogReading(connection, topology, directory.lines)),
+                    audit=_Audit(upkeep=upkeep, archiver=archiver, keys=keys),
+                )
                 async with ledger.shown():
                     await ledger.run(stopping, ready)
             finally:
                 store.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Audit:
+    """What the audit log is made by."""
+
+    upkeep: AuditUpkeep
+    archiver: Archiver | None
+    keys: HostKeys
 
 
 class _Ledger:
@@ -112,21 +171,23 @@ class _Ledger:
         connection: Connection,
         topology: Topology,
         *,
-        store: Store,
-        upkeep: AuditUpkeep,
+        stores: tuple[Store, LogReading],
+        audit: _Audit,
     ) -> None:
         self._options = options
         self._connection = connection
         self._topology = topology
-        self._store = store
-        self._upkeep = upkeep
-        self._auditor = upkeep.auditor
+        self._store, self._lines = store, lines = stores
+        self._upkeep = audit.upkeep
+        self._auditor = audit.upkeep.auditor
+        self._archiver = audit.archiver
+        self._host_keys = audit.keys
         self._aggregator = Aggregator(topology.subjects)
         self._aggregator.restore(store.load())
         self._answering = Answering(
             connection,
             topology,
-            (self._aggregator, store),
+            (self._aggregator, store, lines),
             flush=self._flush,
             catch_up=self._catch_up,
             position=self._position,
@@ -159,9 +220,14 @@ class _Ledger:
         async with asyncio.TaskGroup() as group:
             loops = [
                 group.create_task(self._save_now_and_then()),
-                group.create_task(self._upkeep.recover()),
+                group.create_task(self._upkeep.recover(self._connection)),
+                group.create_task(self._upkeep.carry()),
+                group.create_task(self._host_keys.run()),
+                group.create_task(self._lines.keep()),
             ]
-            group.create_task(self._upkeep.keep_heads())  # ends by itself: a thread may be writing
+            if self._archiver is not None:
+                loops.append(group.create_task(self._archiver.run()))
+            group.create_task(self._upkeep.keep())  # ends by itself: a thread may be writing
             sinks = await self._answering.listen(group)
             await self._read_on(stopping, ready)
             for sink in sinks:
@@ -214,17 +280,28 @@ class _Ledger:
             if self._reader is not None and self._aggregator.position < last:
                 await self._reader.reached(last)
 
-    async def _position(self) -> PositionView:
+    async def _position(self, wanted: int = 0) -> PositionView:
+        """wanted: archive up to that event, which somebody wants to purge."""
         last, _ = await last_sequence(self._connection, self._topology.journal)
         aggregator = self._aggregator
+        audited = self._auditor.tail.last
+        saved = aggregator.position - aggregator.unsaved
+        archived = audited
+        if self._archiver is not None:
+            self._archiver.want(min(wanted, audited, saved))
+            archived = self._archiver.last
+        read, written = await self._lines.position()
         return PositionView(
             position=aggregator.position,
             last=last,
-            audited=self._auditor.tail.last,
-            saved=aggregator.position - aggregator.unsaved,
+            audited=audited,
+            saved=saved,
+            archived=archived,
             void=aggregator.void,
             malformed=aggregator.malformed,
             audit_problem=self._auditor.problem,
+            logs=read,
+            logs_last=written,
         )
 
 
@@ -239,19 +316,12 @@ def _open_store(path: Path, topology: Topology, journal: tuple[str, int]) -> Sql
     return store
 
 
-@asynccontextmanager
-async def _stopping(stop: asyncio.Event | None) -> AsyncIterator[asyncio.Event]:
-    """`stop`, or an event that SIGTERM and SIGINT set."""
-    if stop is not None:
-        yield stop
-        return
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGTERM, signal.SIGINT)
-    for number in signals:
-        loop.add_signal_handler(number, stop.set)
-    try:
-        yield stop
-    finally:
-        for number in signals:
-            loop.remove_signal_handler(number)
+def _warn_of_a_gap(store: Store, first: int) -> None:
+    position = store.load().position
+    if position + 1 < first:
+        _log.warning(
+            "the journal begins at %d, the store is at %d: what is between is unknown here; if a "
+            "projector has it, stop this ledger and run `callboard projector restore`",
+            first,
+            position,
+        )

@@ -11,7 +11,7 @@ from typing import Any
 
 from callboard_broker.rule import DEAD_WINDOW_MS, MAX_DEAD, MAX_DEAD_FLOWS, TaskState
 from callboard_ledger.performance import FailureKey, FailureTally, PerformanceKey, Tally
-from callboard_ledger.rows import Changes, CommandRow, Flow, Merge, Schedule, Task
+from callboard_ledger.rows import Changes, CommandRow, Flow, Merge, Row, Schedule, Task
 from callboard_ledger.sqlite_figures import TABLES as FIGURES_TABLES
 from callboard_ledger.sqlite_figures import add_figures, find_failures, find_figures
 from callboard_ledger.sqlite_rows import (
@@ -195,6 +195,15 @@ class SqliteStore:
     def failures(self, query: FailuresQuery) -> list[tuple[FailureKey, FailureTally]]:
         """The kinds of failures that `query` asks for, the most frequent first."""
         return find_failures(self._database, query)
+
+    def every(self) -> Iterator[Row | Merge]:
+        """All rows of all kinds, each kind in the order of its sequences."""
+        yield from map(task_of, self._database.execute(f"{_TASKS} ORDER BY seq"))
+        yield from map(flow_of, self._database.execute(f"{_FLOWS} ORDER BY seq"))
+        yield from map(schedule_of, self._database.execute(f"{_SCHEDULES} ORDER BY seq"))
+        yield from map(command_of, self._database.execute(f"{_COMMANDS} ORDER BY seq"))
+        for row in self._database.execute("SELECT seq, tenant, same_as FROM merges ORDER BY seq"):
+            yield Merge(*row)
 
     def clear(self) -> None:
         """Drop every row and the position; also how a store of an older schema is rebuilt."""

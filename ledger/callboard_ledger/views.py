@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from callboard_broker.log_lines import LoggedLine
 from callboard_broker.rule import TaskState
 from callboard_broker.wire import BlobRef, Failure
 from callboard_ledger.figures import FailuresView, FiguresView
@@ -24,6 +25,7 @@ __all__ = [
     "FlowView",
     "HistoryView",
     "ListView",
+    "LogsView",
     "PositionView",
     "RowView",
     "ScheduleView",
@@ -249,7 +251,9 @@ class EndView(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 class PositionView(msgspec.Struct, omit_defaults=True):
     """How far the ledger is. position: folded. last: stored in the journal. audited: in AUDIT.
-    saved: in the store. audit_problem: why nothing more is audited, if so."""
+    saved: in the store. archived: in the archive, or what may be purged where there is none.
+    audit_problem: why nothing more is audited, if so. logs, logs_last: how far the lines of
+    handlers are read, and where they end."""
 
     position: int
     last: int
@@ -257,7 +261,20 @@ class PositionView(msgspec.Struct, omit_defaults=True):
     saved: int
     void: int
     malformed: int
+    archived: int = 0
     audit_problem: str | None = None
+    logs: int = 0
+    logs_last: int = 0
+
+
+class LogsView(msgspec.Struct):
+    """Lines of a task. id: of the task that was meant. next: from where the next question goes on.
+    more: there are further lines already."""
+
+    id: str
+    lines: list[LoggedLine]
+    next: int
+    more: bool
 
 
 class Complaint(msgspec.Struct):
@@ -274,4 +291,13 @@ class ErrorView(msgspec.Struct):
     error: Complaint
 
 
-Answer = RowView | ListView | HistoryView | PositionView | FiguresView | FailuresView | ErrorView
+Answer = (
+    RowView
+    | ListView
+    | HistoryView
+    | LogsView
+    | PositionView
+    | FiguresView
+    | FailuresView
+    | ErrorView
+)

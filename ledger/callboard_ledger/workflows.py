@@ -23,6 +23,7 @@ __all__ = [
     "continue_attempts",
     "count",
     "end_flow",
+    "end_unentered",
     "enter",
     "find_step",
     "number",
@@ -161,6 +162,9 @@ def tally(step: FlowStep, row: Task | Flow, by: int) -> None:
 
 def skip(book: Book, record: Record, tenant: str, event: Skipped) -> bool:
     """The condition of a step's element does not hold."""
+    failure = Failure(SKIPPED, event.reason)
+    if end_unentered(book, event.task, tenant, record, ("cancelled", failure)):
+        return True
     task = book.tasks.get(event.task)
     if task is None or task.ended:
         task = find_step(book, event.task, tenant, record.seq)
@@ -170,11 +174,35 @@ def skip(book: Book, record: Record, tenant: str, event: Skipped) -> bool:
     elif task.tenant != tenant or task.state != "waiting" or task.step is None or task.scheduled:
         return False
     task.state = "cancelled"
-    task.failure = Failure(SKIPPED, event.reason)
+    task.failure = failure
     task.end_seq = record.seq
     task.ended_at = record.at_ns // 1_000_000
     count(book, task, "waiting")
     book.touch(task)
+    return True
+
+
+def end_unentered(
+    book: Book,
+    task_id: str,
+    tenant: str,
+    record: Record,
+    end: tuple[TaskState, Failure | None],
+) -> bool:
+    """In a workflow that began again, an element that was a workflow before ends without being
+    entered once more. Returns whether it is one."""
+    row = book.element(task_id)
+    if not isinstance(row, Flow) or row.state != "waiting" or row.tenant != tenant:
+        return False
+    outer = book.flows.get(row.flow or "")
+    if outer is None or outer.ended:
+        return False
+    row.state, row.error = end
+    row.generation = outer.generation
+    row.end_seq = record.seq
+    row.ended_at = record.at_ns // 1_000_000
+    count(book, row, "waiting")
+    book.touch_flow(row)
     return True
 
 

@@ -80,6 +80,7 @@ def _undo(state: State, flow: Flow, undo: tuple[str, int]) -> None:
             flow=flow.id,
             step=UNDO,
             index=flow.undone,
+            trace=flow.trace,
         )
     )
 

@@ -152,6 +152,8 @@ def _dispatch(
         "" if host is None else pool,
         capability if host is not None or capability != task.capability else "",
         placement.why,
+        task.root,
+        task.trace,
     )
     if task.checkpoint is not None:
         event = _restoring(event, task.checkpoint)

@@ -66,6 +66,7 @@ def create(state: State, flow: Flow, node: Node, index: int) -> None:
             step=name,
             index=index,
             decided=_signalled(state, flow, node),
+            trace=flow.trace,
         )
     )
 

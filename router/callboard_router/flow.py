@@ -111,7 +111,7 @@ class Flow:
     the element of another workflow that it is. root: the outermost one. depth: 0 for that.
     keys: its own budgets. signals: the latest of each name. undos: elements to be undone, the next
     one last; undoing: the one that is; undone: how many were begun. last_attempt: the highest of
-    its tasks; base: attempts of its tasks count from there.
+    its tasks; base: attempts of its tasks count from there. trace: if one was given.
     """
 
     id: str
@@ -144,6 +144,7 @@ class Flow:
     undone: int = 0
     last_attempt: int = 0
     base: int = 0
+    trace: str = ""
 
     @property
     def failing(self) -> bool:
@@ -203,6 +204,7 @@ def plain_flow(flow: Flow) -> Any:
         "undos": None if flow.undos is None else [list(undo) for undo in flow.undos],
         "undoing": None if flow.undoing is None else list(flow.undoing),
         "steps": [[name, _plain_step(flow.steps[name])] for name in sorted(flow.steps)],
+        **({"trace": flow.trace} if flow.trace else {}),
     }
 
 
@@ -241,6 +243,7 @@ def restore_flow(plain: Any) -> Flow:
         undos=None if plain["undos"] is None else [(name, at) for name, at in plain["undos"]],
         undoing=None if plain["undoing"] is None else (plain["undoing"][0], plain["undoing"][1]),
         steps={name: states[name] for name in graph.nodes},
+        trace=plain.get("trace", ""),
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from callboard_broker.errors import BadInput
 from callboard_broker.rule import Life
 from callboard_broker.subjects import SHARDS, Address
+from callboard_broker.trace import root_of
 from callboard_broker.wire import Failure, Parent, Post, decode_flow_run, decode_post
 from callboard_router.budget import need_of
 from callboard_router.flow import INLINE
@@ -101,6 +102,7 @@ def _task(state: State, address: Address, seq: int, shard: int, post: Post) -> T
         payload_at=seq,
         terms=terms,
         not_before=0 if post.delay is None else state.at_ms + int(post.delay * 1000),
+        trace=post.trace or "",
     )
 
 
@@ -128,6 +130,8 @@ def _parent(state: State, tenant: str, named: Parent | None) -> tuple[Task | Non
 
 def _adopt(state: State, parent: Task, child: Task) -> None:
     child.parent = parent.id
+    child.root = parent.root or root_of(parent.id)
+    child.trace = child.trace or parent.trace
     parent.children = [*parent.children, child.id]
     if parent.flow is not None:
         child.flow = parent.flow

@@ -1,8 +1,10 @@
 """The journal's old end is removed, up to the first message that anybody may still need.
 
 Kept is what a live task, a dead letter or the latest snapshot refers to, what the ledger has not
-saved and audited, what is younger than the retention, and the newest epoch: without that message
-every guarded write would fail. While no ledger answers, nothing is removed.
+saved, audited and archived, what no projector has written yet (`bookmarks`), what is younger than
+the retention, and the newest epoch: without that message every guarded write would fail. The ledger
+archives what it is told shall go; it goes with the purge after that. While no ledger answers,
+nothing is removed.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from callboard_broker.bookmarks import read_bookmarks
 from callboard_broker.connection import ApiError, Connection, NoResponder
 from callboard_broker.direct import get_first_since
 from callboard_broker.errors import StreamMissing
@@ -46,6 +49,7 @@ class Needed:
 class _Position(msgspec.Struct):
     saved: int
     audited: int
+    archived: int = 0
 
 
 async def purge(
@@ -53,26 +57,35 @@ async def purge(
 ) -> int:
     """Remove what nobody needs and return how many messages went.
 
-    Raises what `Connection.request` raises, `ApiError`, `StreamMissing`.
+    Raises what `Connection.request` raises, `ApiError`, `StreamMissing`, `BadInput`.
     """
-    first = min(needed.first, await _first_unread(connection, topology))
+    if needed.first <= 1:
+        return 0
+    wanted = min(needed.first, await _first_young(connection, topology, retention_days))
+    for bookmark in await read_bookmarks(connection, topology):
+        wanted = min(wanted, bookmark.position + 1)
+    if wanted <= 1:
+        return 0
+    first = min(wanted, await _first_unread(connection, topology, wanted - 1))
     if first <= 1:
         return 0
-    first = min(first, await _first_young(connection, topology, retention_days))
     answer = await connection.api(f"STREAM.PURGE.{topology.journal}", {"seq": first})
     return int(answer.get("purged", 0))
 
 
-async def _first_unread(connection: Connection, topology: Topology) -> int:
-    """The first message that the ledger has not both saved and audited; 0 if it does not say."""
+async def _first_unread(connection: Connection, topology: Topology, wanted: int) -> int:
+    """The first message that the ledger has not saved, audited and archived; 0: it does not say.
+
+    wanted: the last message that shall go.
+    """
     subject = topology.subjects.ask(ALL_TENANTS, "position")
     try:
-        reply = await connection.request(subject, b"{}")
+        reply = await connection.request(subject, b'{"archive":%d}' % max(0, wanted))
         position = msgspec.json.decode(reply.data, type=_Position)
     except (NoResponder, TimeoutError, msgspec.MsgspecError) as error:
         _log.info("nothing is purged while no ledger says how far it is: %s", error)
         return 0
-    return min(position.saved, position.audited) + 1
+    return min(position.saved, position.audited, position.archived) + 1
 
 
 async def _first_young(connection: Connection, topology: Topology, days: float) -> int:

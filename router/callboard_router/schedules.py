@@ -29,6 +29,7 @@ def fire(state: State, schedule: Schedule, event: Fired) -> bool:
             since=state.at_ms,
             not_before=0,
             life=Life(),
+            root=schedule.last,
         )
         state.add(task)
     state.fresh.append(schedule.id)

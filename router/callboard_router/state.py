@@ -35,6 +35,7 @@ class Task(msgspec.Struct, kw_only=True, gc=False):
     children: live tasks that it spawned. decided: what a person or a signal said to a gate.
     void: the secrets of lost attempts, whose cost may still come. ran_on: the host of the last
     outcome. checkpoint: the last one of this generation's attempts, by value or by its sequence.
+    root: the outermost task or workflow, where the id does not say it. trace: if one was given.
     """
 
     id: str
@@ -66,6 +67,8 @@ class Task(msgspec.Struct, kw_only=True, gc=False):
     void: dict[int, str] = {}
     ran_on: str = ""
     checkpoint: Result | None = None
+    root: str = ""
+    trace: str = ""
 
     @property
     def is_gate(self) -> bool:

@@ -64,6 +64,7 @@ def begin(state: State, tenant: str, seq: int, shard: int, run: FlowRun) -> None
         steps={name: StepState() for name in graph.nodes},
         timeout=run.timeout,
         at_once=run.at_once,
+        trace=run.trace or "",
     )
     _start(state, flow)
 
@@ -99,6 +100,7 @@ def enter(state: State, task: Task, seq: int, event: Entered) -> bool:
         last_attempt=task.life.attempt,
         paused=task.paused,
         keys=outer.keys,
+        trace=outer.trace,
     )
     _start(state, flow)
     if task.cancel is not None:

@@ -151,6 +151,44 @@ def test_the_audit_log_verifies_and_replays_to_what_the_ledger_says(board: UpBoa
     assert json.loads(done.stdout.splitlines()[-1])["state"] == "running"
 
 
+def test_an_export_and_a_proof_verify_where_there_is_no_board(board: UpBoard, tmp_path: Path):
+    task = board.shell.json("submit", "echo", "1", "--wait")["id"]
+    key = str(board.shell.folder / ".callboard" / "ledger" / "audit.pub")
+    deadline = time.monotonic() + 30
+    while board.shell.json("audit", "checkpoint")["size"] < int(task):
+        assert time.monotonic() < deadline
+    checkpoint = board.shell.run("audit", "checkpoint")
+    (tmp_path / "checkpoints").write_text(checkpoint.stdout)
+    proof = board.shell.run("audit", "prove", task)
+    (tmp_path / "proof").write_text(proof.stdout)
+    exported = ("audit", "export", "--output", str(tmp_path / "events"), "--task", task)
+    assert board.shell.json(*exported)["events"] >= 1
+    elsewhere = Shell(folder=tmp_path)
+    for file in ("proof", "events"):
+        report = elsewhere.json("audit", "verify", file, "--key", key)
+        assert (report["ok"], report["signed"], report["findings"]) == (True, True, [])
+    (tmp_path / "events").write_text((tmp_path / "events").read_text().replace("echo", "ohce"))
+    done = elsewhere.run("audit", "verify", "events", "--key", key)
+    assert done.returncode == 1
+    assert f"event {task}" in done.stdout
+    again = ("audit", "verify", "--checkpoint", str(tmp_path / "checkpoints"))
+    assert board.shell.json(*again)["anchored"]
+
+
+def test_a_workflow_is_drawn_as_text_and_as_a_picture(board: UpBoard):
+    task = board.shell.json("submit", "echo", "1", "--wait")["id"]
+    text = board.shell.run("audit", "timeline", task).stdout
+    assert "succeeded" in text
+    assert "\u2588" in text
+    (lane,) = board.shell.json("audit", "timeline", task)["lanes"]
+    assert [bar["state"] for bar in lane["bars"]] == ["succeeded"]
+    board.shell.run("audit", "timeline", task, "--svg", "task.svg")
+    assert (board.shell.folder / "task.svg").read_text().startswith("<svg")
+    done = board.shell.run("audit", "timeline", "999999")
+    assert done.returncode == 2
+    assert "no task or workflow 999999" in done.stderr
+
+
 def test_a_part_that_is_killed_is_started_again(board: UpBoard):
     os.kill(board.started["parts"]["router"], signal.SIGKILL)
     event = board.next_event()

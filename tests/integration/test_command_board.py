@@ -76,7 +76,9 @@ async def test_the_example_works_with_bash_awk_and_pytest(
             told = [update.progress async for update in handle if update.progress]
             assert await handle.result(30) == {"A": ["B"]}
             assert told == [{"read": 0}]
-            assert f"task {handle.id}: task {handle.id} of acme" in processes.log("host")
+            logged = [json.loads(line) for line in processes.log("host").splitlines()]
+            said = [line for line in logged if line.get("task") == handle.id]
+            assert f"task {handle.id} of acme" in [line["message"] for line in said]
             counted = await board.submit("text.count", {"text": "one two  three"})
             assert await counted.result(30) == {"words": 3}
             said = (await failure(board, "text.count", {"txt": 1})).error

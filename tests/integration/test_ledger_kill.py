@@ -22,10 +22,10 @@ from callboard_broker.subjects import Subjects
 from callboard_ledger.aggregate import Aggregator
 from callboard_ledger.audit import read_tail
 from callboard_ledger.directory import LedgerDirectory
-from callboard_ledger.heads import HeadFile
 from callboard_ledger.scan import scan
 from callboard_ledger.sqlite_store import SqliteStore
 from callboard_ledger.store import Query
+from callboard_ledger.trust import trust_of
 from callboard_ledger.verify import verify_board
 from tests.ledger_journal import plain_row, random_journal
 from tests.servers import NatsServer
@@ -129,11 +129,13 @@ async def check(link: Connection, topology: Topology, directory: Path) -> None:
     assert (kept.epoch, kept.void, kept.malformed) == (whole.epoch, whole.void, whole.malformed)
     rows = [*whole.tasks.values(), *whole.flows.values(), *whole.schedules.values()]
     assert {row.id: plain_row(row) for row in found} == {row.id: plain_row(row) for row in rows}
-    heads = HeadFile(directory).all()
-    report = await verify_board(link, topology, heads)
+    trust = trust_of(directory)
+    report = await verify_board(link, topology, trust)
     assert report.findings == []
     assert (report.audited, report.unaudited_tail) == (_EVENTS, 0)
-    assert heads[-1].head == (await read_tail(link, topology)).head.hex()
+    assert report.signed
+    assert report.anchored
+    assert trust.checkpoints[-1].root == (await read_tail(link, topology)).root
 
 
 async def test_a_stop_by_signal_saves_everything(nats: NatsServer, tmp_path: Path) -> None:
@@ -146,6 +148,4 @@ async def test_a_stop_by_signal_saves_everything(nats: NatsServer, tmp_path: Pat
                 last = (await position(link, topology.subjects, 500))["last"]
             os.kill(process.pid, number)
             assert await process.wait() == 0
-        head = HeadFile(store).read()
-        assert head is not None
-        assert head.last == last
+        assert trust_of(store).checkpoints[-1].size == last

@@ -36,8 +36,8 @@ from callboard_broker.wire import (
     Step,
     encode,
 )
-from callboard_ledger.heads import HeadFile
 from callboard_ledger.serve import LedgerOptions, run_ledger
+from callboard_ledger.trust import trust_of
 from callboard_ledger.verify import verify_board
 from tests.servers import NatsServer
 
@@ -385,8 +385,8 @@ async def test_everything_is_saved_and_audited_when_it_stops(
         async with running(options):
             task = await board.run_task()
             assert (await board.status(task))["state"] == "succeeded"
-        heads = HeadFile(options.store).all()
-        report = await verify_board(board.link, Topology(board.subjects), heads)
+        trust = trust_of(options.store)
+        report = await verify_board(board.link, Topology(board.subjects), trust)
         assert (report.ok, report.anchored, report.unaudited_tail) == (True, True, 0)
         async with running(options):
             position = await board.position()
@@ -470,11 +470,15 @@ async def test_an_audit_log_that_was_replaced_while_it_ran_is_not_extended(
             assert (await board.status(task))["state"] == "succeeded"
         async with running(options):
             problem = (await board.position(problem=True))["audit_problem"]
-            assert "move audit-head.json" in problem
-        (options.store / "audit-head.json").rename(tmp_path / "audit-head.json")
+            assert "move" in problem
+        trust = trust_of(options.store)
+        for name in ("audit.key", "checkpoints", "audit-journal"):
+            assert str(options.store / name) in problem
+            (options.store / name).rename(tmp_path / name)
         async with running(options):
             await board.position(audited=7)
-        assert not (await verify_board(board.link, topology, HeadFile(options.store).all())).ok
+        assert (await verify_board(board.link, topology, trust_of(options.store))).ok
+        assert not (await verify_board(board.link, topology, trust)).ok
 
 
 async def test_a_journal_that_was_replaced_is_folded_from_its_beginning(

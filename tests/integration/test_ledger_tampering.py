@@ -13,11 +13,12 @@ import uvloop
 
 from callboard_broker.connection import Connection, open_link
 from callboard_broker.publisher import Publisher
+from callboard_broker.signing import SigningKey
 from callboard_broker.streams import Topology
 from callboard_broker.subjects import Subjects
 from callboard_broker.wire import Epoch, encode
-from callboard_ledger.heads import HeadFile
 from callboard_ledger.serve import LedgerOptions, run_ledger
+from callboard_ledger.trust import trust_of
 from callboard_ledger.verify import VerifyReport, verify_board
 from callboard_ledger.views import PositionView
 from tests.nats_blocks import Forged, forge
@@ -35,7 +36,6 @@ class Board:
         self.nats = nats
         self.topology = Topology(Subjects(nats.prefix))
         self.options = LedgerOptions(url=nats.url, prefix=nats.prefix, store=directory / "ledger")
-        self.heads = HeadFile(self.options.store)
 
     async def record(self, events: int = _EVENTS) -> None:
         """Post `events` events while a ledger runs, until it has audited them."""
@@ -66,7 +66,7 @@ class Board:
 
     async def verify(self) -> VerifyReport:
         async with open_link(self.nats.url, name="auditor") as link:
-            return await verify_board(link, self.topology, self.heads.all())
+            return await verify_board(link, self.topology, trust_of(self.options.store))
 
     async def call(self, verb: str, body: object = None) -> None:
         async with open_link(self.nats.url, name="intruder") as link:
@@ -164,6 +164,19 @@ def test_an_event_that_was_forged_with_its_checksum_is_named(
     ]
 
 
+def test_events_that_changed_places_are_named_as_reordered(board: Board) -> None:
+    journal, first, second = board.topology.journal, _TARGET + 5, _TARGET + 6
+
+    def swap(block: bytearray) -> None:
+        for seq, number in ((first, second), (second, first)):
+            payload = b'{"payload":%d}' % number
+            forge(block, journal, 1, seq, lambda true, new=payload: true._replace(payload=new))
+
+    board.tamper(journal, swap)
+    report = uvloop.run(board.verify())
+    assert [(f.kind, f.first, f.last) for f in report.findings] == [("event-moved", first, second)]
+
+
 def test_a_leaf_that_was_forged_to_fit_a_forged_event_is_named(board: Board) -> None:
     def change(true: Forged) -> Forged:
         return true._replace(payload=true.payload.replace(b'"client"', b'"nobody"'))
@@ -171,11 +184,11 @@ def test_a_leaf_that_was_forged_to_fit_a_forged_event_is_named(board: Board) -> 
     audit = board.topology.audit
     board.tamper(audit, lambda block: forge(block, audit, 1, 1, change))
     report = uvloop.run(board.verify())
-    assert report.batches == 1
-    assert {finding.kind for finding in report.findings} == {"batch-changed"}
+    # the first batch leads to the tree that it states no longer
+    assert {finding.kind for finding in report.findings} == {"tree-broken"}
 
 
-@pytest.mark.parametrize("mark", [b'"leaves":[[1,"', b'"head":"', b'"previous":"', b".audit."])
+@pytest.mark.parametrize("mark", [b'"leaves":[[1,', b'"edge":"', b'"index":', b".audit."])
 @pytest.mark.parametrize("index", [False, True], ids=["without-index", "with-index"])
 def test_one_flipped_byte_in_the_audit_log_is_named(
     board: Board, mark: bytes, *, index: bool
@@ -186,6 +199,8 @@ def test_one_flipped_byte_in_the_audit_log_is_named(
     assert {finding.kind for finding in report.findings} & {
         "batch-changed",
         "batch-missing",
+        "tree-broken",
+        "checkpoint-forged",
         "audit-cut",
         "audit-rewritten",
     }
@@ -195,7 +210,7 @@ def test_an_audit_log_whose_end_was_cut_off_is_found(board: Board) -> None:
     uvloop.run(board.record(20))
 
     def cut(data: bytearray) -> None:
-        del data[data.rindex(b'{"v":1') - 40 :]
+        del data[data.rindex(b'{"v":2') - 40 :]
 
     board.tamper(board.topology.audit, cut)
     report = uvloop.run(board.verify())
@@ -257,13 +272,22 @@ def test_an_audit_log_that_was_written_anew_with_the_journal_is_found(board: Boa
             for stream in (board.topology.journal, board.topology.audit):
                 await link.api(f"STREAM.DELETE.{stream}")
 
-    kept = board.options.store / "audit-head.json"
-    shutil.copy(kept, board.options.store.parent / "kept-elsewhere.json")
+    kept = board.options.store.parent / "kept"
+    shutil.copytree(board.options.store, kept)
     uvloop.run(forge())
     for path in board.options.store.iterdir():
         path.unlink()
+    shutil.copy(kept / "audit.key", board.options.store)  # the key was stolen, too
     uvloop.run(board.record())
     assert uvloop.run(board.verify()).ok
-    shutil.copy(board.options.store.parent / "kept-elsewhere.json", kept)
+    shutil.copy(kept / "checkpoints", board.options.store)
     report = uvloop.run(board.verify())
     assert {finding.kind for finding in report.findings} & {"audit-cut", "audit-rewritten"}
+
+
+def test_what_another_key_has_signed_counts_for_nothing(board: Board) -> None:
+    other = SigningKey.new("somebody")
+    (board.options.store / "audit.pub").write_text(f"{other.public}\n")
+    (board.options.store / "checkpoints").unlink()
+    report = uvloop.run(board.verify())
+    assert {finding.kind for finding in report.findings} == {"checkpoint-forged"}

@@ -15,6 +15,7 @@ from callboard_agents.attempts import Life
 from callboard_agents.cell_plans import cell_plans
 from callboard_agents.child_limits import ChildLimits
 from callboard_agents.child_side import ChildSide
+from callboard_agents.facts import Attempt
 from callboard_agents.kept_nursery import KeptNursery, keep_nursery
 from callboard_agents.lane import Lane
 from callboard_agents.policy import Demand, Policy
@@ -73,9 +74,10 @@ class Desk:
 
     def side_of(self, run: Run) -> ChildSide:
         parent = Parent(run.dispatch.task, run.dispatch.attempt, run.dispatch.secret)
+        attempt = Attempt.of(run.dispatch, run.tenant, "cb")
         return ChildSide(
             parent,
-            run.tenant,
+            attempt,
             tell=lambda kind, value: self.told.append((kind, value)),
             ask=self.ask,
             spawn=self.spawn,

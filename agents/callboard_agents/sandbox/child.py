@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -86,6 +87,7 @@ def _live(birth: Birth) -> int:
     remote = birth.remote
     warm_up(remote)
     header, payload = remote.await_task()
+    logging.getLogger().setLevel(header.level)
     gc.enable()
     data, failure_found = _run(birth, header, payload)
     if failure_found is not None:

@@ -56,7 +56,8 @@ class TaskHeader(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a child is told of the attempt that it runs, beside the payload.
 
     seconds: until its deadline. restored: the checkpoint of an earlier attempt. heartbeat: seconds
-    within which it must give a sign of life.
+    within which it must give a sign of life. root, trace: see `Dispatch`. level: the least that is
+    worth logging.
     """
 
     task: str
@@ -66,6 +67,9 @@ class TaskHeader(msgspec.Struct, frozen=True, omit_defaults=True):
     seconds: float
     restored: Raw | UnsetType = UNSET
     heartbeat: float | None = None
+    root: str = ""
+    trace: str = ""
+    level: int = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
 
 import msgspec
+from msgspec import UNSET
 
 from callboard_agents.context import Context, HostSide
 from callboard_agents.sandbox.channel import (
@@ -39,14 +40,17 @@ from callboard_broker import errors
 from callboard_broker.bounds import check_size
 from callboard_broker.encoding import encode_payload
 from callboard_broker.errors import BadInput, TaskError
+from callboard_broker.log_lines import ERROR_BYTES, MESSAGE_BYTES, bounded_fields, cut
 from callboard_broker.rule import TaskState
+from callboard_broker.trace import Origin
 from callboard_broker.wire import Failure, encode
 
 __all__ = ["ChildContext", "ChildLoop", "Remote", "capture", "prepare_logging"]
 
 _READ = 256 * 1024
 _NO_BOUND = 1 << 31
-_LINES, _LINE = 1000, 2048
+_LINES = 20_000  # that a child says at the most; it counts the rest
+_LINE = 8192  # characters without an end of the line that are one all the same
 _SOON = 0.1  # seconds within which one sign of life is enough
 
 if TYPE_CHECKING:
@@ -112,6 +116,7 @@ class Remote:
 
     def say(self, verb: int, data: bytes) -> None:
         """Send the last word."""
+        finish_lines()
         self._channel.setblocking(True)
         self._channel.sendall(frame(verb, 0, data))
 
@@ -201,6 +206,7 @@ class ChildContext(Context):
             ask=remote.ask,
             restored=None if header.restored is msgspec.UNSET else header.restored,
             host=HostSide(spawn=self._spawn_remotely),
+            origin=Origin(root=header.root, trace=header.trace),
         )
         self._remote = remote
 
@@ -256,12 +262,38 @@ class _RemoteChild:
         await self._remote.ask("child_cancel", encode({"id": self.id, "reason": reason}))
 
 
-class _Lines:
-    """Standard output and error: whole lines, a bounded number of them."""
+class _Channel:
+    """Where lines are told, a bounded number of them."""
 
     def __init__(self) -> None:
         self.remote: Remote | None = None
         self._left = _LINES
+        self._dropped = 0
+
+    def tell(self, text: str, **more: Any) -> None:
+        """Tell a line, whatever stands in it."""
+        if self.remote is None:
+            return
+        if not self._left:
+            self._dropped += 1
+            return
+        self._left -= 1
+        line = {name: value for name, value in more.items() if value is not UNSET}
+        self.remote.tell("log", encode({"text": cut(text, MESSAGE_BYTES), **line}))
+
+    def finish(self) -> None:
+        """Say how many lines there was no room for."""
+        if self._dropped and self.remote is not None:
+            self.remote.tell("log", encode({"dropped": self._dropped}))
+            self._dropped = 0
+
+
+class _Lines:
+    """Standard output or error: whole lines."""
+
+    def __init__(self, channel: _Channel, name: str) -> None:
+        self._channel = channel
+        self._name = name
         self._text = ""
 
     def write(self, text: str) -> int:
@@ -282,26 +314,58 @@ class _Lines:
         """Nobody types here."""
         return False
 
+    def finish(self) -> None:
+        """There is no more: what has no end of a line is a line too."""
+        if self._text:
+            self._tell(self._text)
+            self._text = ""
+
     def _tell(self, line: str) -> None:
-        if self._left > 0 and self.remote is not None:
-            self._left -= 1
-            text = line[:_LINE].encode("utf-8", "backslashreplace").decode()
-            self.remote.tell("log", encode({"text": text}))
+        self._channel.tell(line, logger=self._name)
 
 
-_lines = _Lines()
+class _Records(logging.Handler):
+    """Records of any logger: level, name, fields and an exception's trace go along."""
+
+    def __init__(self, channel: _Channel) -> None:
+        super().__init__()
+        self._channel = channel
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Tell it; what cannot be written is told as that."""
+        try:
+            error = record.exc_info and logging.Formatter().formatException(record.exc_info)
+            self._channel.tell(
+                record.getMessage(),
+                level=min(max(record.levelno, 0), 1000),
+                logger=cut(record.name, 200),
+                fields=bounded_fields(getattr(record, "fields", None)),
+                error=cut(error, ERROR_BYTES, keep="end") if error else "",
+            )
+        except Exception as error:  # noqa: BLE001  a handler's own text and objects
+            self._channel.tell(f"a line that cannot be written: {type(error).__name__}")
+
+
+_channel = _Channel()
+_printed = (_Lines(_channel, "stdout"), _Lines(_channel, "stderr"))
 
 
 def prepare_logging() -> None:
-    """In the zygote: what children will log goes where they will print."""
-    stream = cast("TextIO", _lines)
-    logging.basicConfig(stream=stream, level=logging.INFO, format="%(message)s", force=True)
+    """In the zygote: what children will log and print is told by their channel."""
+    logging.basicConfig(level=logging.INFO, handlers=[_Records(_channel)], force=True)
 
 
 def capture(remote: Remote) -> None:
     """In a keeper, for its children: what is printed and logged is told to the host by lines."""
-    _lines.remote = remote
-    sys.stdout = sys.stderr = cast("TextIO", _lines)
+    _channel.remote = remote
+    sys.stdout, sys.stderr = (cast("TextIO", lines) for lines in _printed)
+
+
+def finish_lines() -> None:
+    """In a child, before its last word: what was printed without an end of the line counts too."""
+    for lines in _printed:
+        lines.finish()
+    _channel.finish()
 
 
 def _error(failure: Failure) -> Exception:

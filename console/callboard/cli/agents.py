@@ -12,7 +12,6 @@ from typing import Annotated
 import typer
 
 from callboard.census import Census, take_census
-from callboard.cli.logs import start_logging
 from callboard.cli.loop import run
 from callboard.cli.options import Follow, Json, Metrics, Nats, Prefix, new_app
 from callboard.cli.reaching import link_to
@@ -22,6 +21,7 @@ from callboard.connecting import locate
 from callboard.hosting import host_options, scaling_policy
 from callboard_agents import LocalPool, load, run_host
 from callboard_broker.errors import BadInput
+from callboard_broker.logs import start_logging
 from callboard_broker.streams import Topology
 from callboard_broker.subjects import SHARED_POOL, Subjects
 
@@ -101,7 +101,6 @@ def run_agents(  # noqa: PLR0913  each is an option of the command
     metrics: Metrics = None,
 ) -> None:
     """Work on tasks with the agents of MODULE..., until told to stop."""
-    start_logging()
     place = locate(nats, prefix, overrides={"metrics.port": metrics})
     options = host_options(place, pool=pool, name=name)
     options = replace(options, middleware=tuple(middleware or ()))
@@ -111,7 +110,10 @@ def run_agents(  # noqa: PLR0913  each is an option of the command
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)  # as `python -m` has it, and so the processes of a pool
-    if processes is None and scaling is None:
+    alone = processes is None and scaling is None
+    log = place.settings.log
+    start_logging("host" if alone else "supervisor", form=log.format, level=log.level)
+    if alone:
         run_host(load(modules), options, places=modules)
     else:
         run(_keep(LocalPool(modules, options, hosts=processes or 1, scaling=scaling)))

@@ -2,74 +2,183 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
-from callboard.board_note import FOLDER
+from callboard.cli.auditing import (
+    export_place,
+    prove_place,
+    show_checkpoint,
+    time_ms,
+    trusted,
+    trusted_offline,
+    verify_file,
+    verify_place,
+)
 from callboard.cli.loop import run
-from callboard.cli.options import Json, Nats, Prefix, new_app
-from callboard.cli.reaching import link_to
+from callboard.cli.options import Json, Nats, Prefix, Thing, new_app
 from callboard.cli.replaying import Until, replay_board
 from callboard.cli.screen import Screen
-from callboard.connecting import Place, locate
+from callboard.cli.timing import show_timeline
+from callboard.connecting import locate
 from callboard_broker.errors import BadInput
-from callboard_broker.streams import Topology
-from callboard_broker.subjects import Subjects
-from callboard_ledger.heads import Head, HeadFile, read_heads
-from callboard_ledger.verify import VerifyReport, verify_board
+from callboard_ledger.skeleton import Choice
 
 __all__ = ["app"]
 
 app = new_app("Prove what happened, and replay it.")
 
+PublicKeyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--key",
+        metavar="PUB",
+        help="The log's public key, or a file with it.",
+        show_default="that of the ledger here",
+    ),
+]
+ArchiveOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--archive", metavar="DIR", help="Where purged events are archived.", show_default=False
+    ),
+]
+
 
 @app.command(
     epilog="callboard audit verify\n\n"
-    "callboard audit verify --head /backup/audit-head.json --json\n\n"
-    "Exit code 1: something was altered, removed, reordered or cut off. Without a head that was "
-    "kept outside the server nobody can tell that the end of the audit log was cut off."
+    "callboard audit verify --checkpoint /backup/checkpoints --key /backup/audit.pub --json\n\n"
+    "callboard audit verify events.jsonl --key 'callboard/cb/1f2e3d4c+...'\n\n"
+    "Exit code 1: something was altered, deleted, reordered, inserted or cut off. Without a "
+    "checkpoint that was kept outside the server nobody can tell that the end of the audit log "
+    "was cut off."
 )
 def verify(
     *,
-    head: Annotated[
+    file: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="A head that was copied away, or the ledger's directory.",
-            show_default="that of the ledger here",
+        typer.Argument(
+            metavar="[FILE]",
+            help="An export, a proof, or a segment of an archive; it needs no board.",
+            show_default="the board itself",
         ),
     ] = None,
+    key: PublicKeyOption = None,
+    checkpoint: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Checkpoints kept outside, or a ledger's directory. May be repeated.",
+            show_default="those of the ledger here",
+        ),
+    ] = None,
+    archive: ArchiveOption = None,
     nats: Nats = None,
     prefix: Prefix = None,
     json: Json = False,
 ) -> None:
-    """Compare every event of the journal with the audit log."""
-    place = locate(nats, prefix)
-    heads = read_heads(head) if head is not None else _own_heads(place)
-
-    async def work() -> VerifyReport:
-        topology = Topology(Subjects(place.prefix))
-        async with link_to(place, name="callboard audit") as connection:
-            with screen.errors.status("reading ...") if screen.terminal else nullcontext() as line:
-
-                def progress(seq: int) -> None:
-                    if line is not None:
-                        line.update(f"event {seq:,}")
-
-                return await verify_board(connection, topology, heads, progress=progress)
-
+    """Prove that what is there is what was audited: a board, or a file offline."""
     screen = Screen(json=json)
-    report = run(work())
-    if json:
-        screen.document(report)
+    if file is None:
+        place = locate(nats, prefix)
+        ok = run(verify_place(place, screen, trusted(place, key, checkpoint), archive=archive))
+    elif archive is not None:
+        raise BadInput("archive", "says nothing with a file; name one of its segments instead")
     else:
-        _show(screen, report)
-    raise typer.Exit(0 if report.ok else 1)
+        ok = verify_file(screen, file, trusted_offline(key, checkpoint))
+    raise typer.Exit(0 if ok else 1)
+
+
+@app.command(
+    epilog="callboard audit export --output events.jsonl\n\n"
+    "callboard audit export --output acme.jsonl --tenant acme --since 2026-03-01\n\n"
+    "callboard audit export --output 17.jsonl --workflow 17\n\n"
+    "The file verifies offline (`callboard audit verify FILE --key PUB`), also where not all was "
+    "chosen."
+)
+def export(  # noqa: PLR0913  each is an option of the command
+    *,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Where to; `-`: stdout.")
+    ],
+    tenant: Annotated[
+        str | None,
+        typer.Option("--tenant", "-t", metavar="NAME", help="Only its.", show_default=False),
+    ] = None,
+    workflow: Annotated[
+        str | None, typer.Option(metavar="ID", help="Only it and its steps.", show_default=False)
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(metavar="ID", help="Only it.", show_default=False)
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="From that time on.", show_default=False),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Before that time.", show_default=False)
+    ] = None,
+    checkpoint: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Older checkpoints that the export shall be comparable with.",
+            show_default=False,
+        ),
+    ] = None,
+    key: PublicKeyOption = None,
+    archive: ArchiveOption = None,
+    nats: Nats = None,
+    prefix: Prefix = None,
+    json: Json = False,
+) -> None:
+    """Write events with what proves them, as JSON lines."""
+    if workflow and task:
+        raise BadInput("task", "name a task or a workflow, not both")
+    choice = Choice(
+        tenant=tenant,
+        about=task or workflow,
+        since=time_ms("since", since),
+        until=time_ms("until", until),
+    )
+    place = locate(nats, prefix)
+    trust = trusted(place, key, checkpoint or [])
+    run(export_place(place, Screen(json=json), choice, trust, output=output, archive=archive))
+
+
+@app.command(
+    epilog="callboard audit prove 17 > 17.tlog-proof\n\n"
+    "callboard audit verify 17.tlog-proof --key audit.pub"
+)
+def prove(
+    event: Annotated[int, typer.Argument(metavar="SEQ", min=1, help="The event's number.")],
+    *,
+    key: PublicKeyOption = None,
+    nats: Nats = None,
+    prefix: Prefix = None,
+    json: Json = False,
+) -> None:
+    """Print a proof that an event is in the audit log; it verifies offline."""
+    place = locate(nats, prefix)
+    run(prove_place(place, Screen(json=json), event, trusted(place, key, [])))
+
+
+@app.command(
+    epilog="callboard audit checkpoint >> /backup/checkpoints\n\n"
+    "callboard audit checkpoint --json | jq .size"
+)
+def checkpoint(
+    *,
+    key: PublicKeyOption = None,
+    nats: Nats = None,
+    prefix: Prefix = None,
+    json: Json = False,
+) -> None:
+    """Print the latest signed checkpoint (a C2SP tlog-checkpoint)."""
+    place = locate(nats, prefix)
+    run(show_checkpoint(place, Screen(json=json), trusted(place, key, [])))
 
 
 @app.command(
@@ -105,44 +214,26 @@ def replay(
     run(replay_board(place, Screen(json=json), _until(until), about=task or workflow))
 
 
+@app.command(
+    epilog="callboard audit timeline 17\n\ncallboard audit timeline 17 --svg 17.svg\n\n"
+    "callboard audit timeline 17 --json | jq '.lanes[].bars'"
+)
+def timeline(
+    thing: Thing,
+    *,
+    svg: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw it into this file.", show_default=False),
+    ] = None,
+    nats: Nats = None,
+    prefix: Prefix = None,
+    json: Json = False,
+) -> None:
+    """Draw when each attempt of a task, or of the steps of a workflow, waited and ran."""
+    run(show_timeline(locate(nats, prefix), Screen(json=json), thing, svg=svg))
+
+
 def _until(text: str | None) -> Until:
-    if text is None:
-        return Until()
-    if text.isascii() and text.isdecimal():
+    if text is not None and text.isascii() and text.isdecimal():
         return Until(seq=int(text))
-    try:
-        when = datetime.fromisoformat(text).astimezone()
-    except (ValueError, OverflowError) as error:
-        raise BadInput("until", f"{text!r} is neither an event's number nor a time") from error
-    return Until(at_ms=int(when.timestamp() * 1000))
-
-
-def _own_heads(place: Place) -> list[Head]:
-    """Those that the ledger of this project keeps, if it runs here."""
-    if place.note is not None:
-        store = Path(place.note.ledger)
-    elif place.settings.ledger.store is not None:
-        store = place.settings.ledger.store
-    elif place.origin.startswith("default"):
-        store = Path(FOLDER, "ledger")
-    else:
-        return []  # another server's board: heads of this folder are not its own
-    return HeadFile(store).all()
-
-
-def _show(screen: Screen, report: VerifyReport) -> None:
-    if report.ok:
-        screen.line("the audit log verifies", "bold green")
-    else:
-        screen.line("the audit log does not verify", "bold red")
-        for finding in report.findings:
-            screen.line(f"  {finding.text}", "red")
-    facts = {
-        "events": report.events,
-        "audited": report.audited,
-        "batches": report.batches,
-        "not yet audited": report.unaudited_tail,
-        "anchored": "yes" if report.anchored else "no: give --head FILE to see a cut end",
-    }
-    for name, value in facts.items():
-        screen.line(Text(f"  {name:<16}", style="dim") + Text(str(value)))
+    return Until(at_ms=time_ms("until", text))

@@ -27,6 +27,7 @@ _COMMANDS = MappingProxyType(
         "stats": "callboard.cli.stats",
         "failures": "callboard.cli.failures",
         "explain": "callboard.cli.explaining",
+        "logs": "callboard.cli.logs",
         "cancel": "callboard.cli.control:cancel_app",
         "pause": "callboard.cli.control:pause_app",
         "resume": "callboard.cli.control:resume_app",
@@ -40,6 +41,7 @@ _COMMANDS = MappingProxyType(
         "doctor": "callboard.cli.doctor",
         "router": "callboard.cli.router",
         "ledger": "callboard.cli.ledger",
+        "projector": "callboard.cli.projector",
     }
 )
 

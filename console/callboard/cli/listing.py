@@ -15,6 +15,7 @@ from callboard.cli.asking import ask_list
 from callboard.cli.following import unoffered
 from callboard.cli.loop import run
 from callboard.cli.options import Capability, Follow, Json, Nats, Prefix, Rows, Whose, new_app
+from callboard.cli.projected import From, list_projected
 from callboard.cli.reaching import reach
 from callboard.cli.screen import (
     Cell,
@@ -68,6 +69,8 @@ callboard list --workflow 17 --state waiting
 
 callboard list --follow
 
+callboard list --from postgres://callboard@db/callboard
+
 callboard list --json | jq -r 'select(.lost > 0) | .id'
 
 With --json each row is one line."""
@@ -91,6 +94,7 @@ def listing(  # noqa: PLR0913  each is an option of the command
     follow: Follow = False,
     limit: Rows = 20,
     tenant: Whose = "all",
+    source: From = None,
     nats: Nats = None,
     prefix: Prefix = None,
     json: Json = False,
@@ -108,6 +112,10 @@ def listing(  # noqa: PLR0913  each is an option of the command
 
     async def work() -> None:
         screen = Screen(json=json)
+        if source is not None:
+            found = await list_projected(source, prefix, question, tenant=tenant, limit=limit)
+            show_rows(screen, found, "nothing is like that")
+            return
         async with reach(nats, prefix, name="callboard list") as board:
             if follow:
                 await _follow(board, question, tenant, screen)

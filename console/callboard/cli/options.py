@@ -22,6 +22,7 @@ __all__ = [
     "Since",
     "Tenant",
     "Thing",
+    "Trace",
     "Whose",
     "document",
     "duration",
@@ -75,6 +76,14 @@ Whose = Annotated[str, typer.Option("--tenant", "-t", help="Whose; `all` for eac
 Key = Annotated[
     str | None,
     typer.Option(metavar="KEY", help="Post it once only, whoever repeats.", show_default=False),
+]
+Trace = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ID",
+        help="The trace that it is a part of: 32 digits 0-9 a-f.",
+        show_default=False,
+    ),
 ]
 Capability = Annotated[
     str | None, typer.Option(metavar="NAME", help="Only for this one.", show_default=False)

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from callboard.cli.logs import start_logging
 from callboard.cli.loop import run_until_told
 from callboard.cli.options import Metrics, Nats, Prefix, new_app
 from callboard.cli.ready import ReadyTo, teller
@@ -14,6 +13,7 @@ from callboard.connecting import Place, locate
 from callboard.policy import policy_of
 from callboard_agents.options import host_name
 from callboard_broker.collecting import collect_rarely
+from callboard_broker.logs import start_logging
 from callboard_router.shell import RouterOptions, run_router
 from callboard_router.upkeep import UpkeepOptions
 
@@ -37,8 +37,9 @@ def router(
     ready_fd: ReadyTo = None,
 ) -> None:
     """Run a router, the part that decides who works on what. Ends on SIGTERM."""
-    start_logging()
-    options = router_options(locate(nats, prefix, overrides={"metrics.port": metrics}), name)
+    place = locate(nats, prefix, overrides={"metrics.port": metrics})
+    start_logging("router", form=place.settings.log.format, level=place.settings.log.level)
+    options = router_options(place, name)
     collect_rarely()
     run_until_told(run_router(options, ready=teller(ready_fd)))
 

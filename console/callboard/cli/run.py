@@ -10,7 +10,7 @@ import typer
 
 from callboard.cli.following import follow_or_name, say_if_nobody_offers
 from callboard.cli.loop import run as run_coroutine
-from callboard.cli.options import Json, Key, Nats, Prefix, Tenant, duration, new_app
+from callboard.cli.options import Json, Key, Nats, Prefix, Tenant, Trace, duration, new_app
 from callboard.cli.reaching import reach
 from callboard.cli.screen import Screen
 from callboard_broker.errors import BadInput
@@ -47,6 +47,7 @@ def run(  # noqa: PLR0913  each is an option of the command
         float | None,
         duration("Until it expires as a whole: 90, 90s, 2h."),
     ] = None,
+    trace: Trace = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the result.")] = True,
     nats: Nats = None,
     prefix: Prefix = None,
@@ -63,7 +64,7 @@ def run(  # noqa: PLR0913  each is an option of the command
             await say_if_nobody_offers(board, needed, screen)
             if wait:
                 await board.listen()
-            handle = await board.run(flow, values, key=key, timeout=timeout)
+            handle = await board.run(flow, values, key=key, timeout=timeout, trace=trace)
             return await follow_or_name(handle, screen, wait=wait)
 
     raise typer.Exit(run_coroutine(work()))

@@ -7,7 +7,6 @@ terminal obeys them, and nothing of theirs is taken for markup.
 from __future__ import annotations
 
 import sys
-import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
@@ -16,6 +15,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
+from callboard_broker.logs import escaped as visible
 from callboard_broker.wire import Failure
 
 __all__ = [
@@ -136,18 +136,6 @@ class Screen:
             indent = " " * (sum(widths[:fold]) + _GAP * fold)
             for more_text in rest.split("\n"):
                 self.line(Text(indent) + more_text)
-
-
-def visible(text: str) -> str:
-    """`text` with control, format and unpaired characters written out as `\\x1b`."""
-    if text.isprintable():
-        return text
-    return "".join(
-        each
-        if each.isprintable() or unicodedata.category(each) == "Zs"
-        else each.encode("unicode_escape").decode()
-        for each in text
-    )
 
 
 def clock_time(at_ms: int | None) -> str:

@@ -14,13 +14,16 @@ from callboard.census import take_census
 from callboard.cli.agents import show_census
 from callboard.cli.asking import ask_budgets, ask_list, ask_position, ask_status, at_once
 from callboard.cli.following import follow_to_end, unoffered
+from callboard.cli.lagging import told_projectors
 from callboard.cli.loop import run
 from callboard.cli.options import Follow, Json, Nats, Prefix, Whose, new_app
+from callboard.cli.projected import From, overview_projected, status_projected
 from callboard.cli.reaching import reach
-from callboard.cli.screen import Screen, visible
+from callboard.cli.screen import Screen, clock_time, visible
 from callboard.cli.showing import show_facts, show_view
 from callboard.cli.watching import watch
 from callboard.connecting import locate
+from callboard_broker.bookmarks import read_bookmarks
 from callboard_broker.client import Board
 from callboard_broker.connection import NoResponder
 from callboard_broker.streams import Topology
@@ -44,6 +47,8 @@ callboard status 17 --follow
 
 callboard status 17 --json | jq .result
 
+callboard status 17 --from postgres://callboard@db/callboard
+
 Exit code 1: the task or workflow has failed."""
 
 
@@ -55,6 +60,7 @@ def status(
     *,
     follow: Follow = False,
     tenant: Whose = "all",
+    source: From = None,
     nats: Nats = None,
     prefix: Prefix = None,
     json: Json = False,
@@ -63,22 +69,28 @@ def status(
 
     async def work() -> int:
         screen = Screen(json=json)
-        async with reach(nats, prefix, name="callboard status") as board:
-            if task is None:
-                origin = locate(nats, prefix).origin
+        if task is None and source is not None:
+            _show_projected(await overview_projected(source, prefix), screen)
+            return 0
+        if task is not None and source is not None:
+            view = await status_projected(source, prefix, task, tenant)
+        else:
+            async with reach(nats, prefix, name="callboard status") as board:
+                if task is None:
+                    origin = locate(nats, prefix).origin
 
-                async def show() -> bool:
-                    await _show_board(board, screen, origin)
-                    return True
+                    async def show() -> bool:
+                        await _show_board(board, screen, origin)
+                        return True
 
-                await watch(screen, show, follow=follow)
-                return 0
-            view = await ask_status(board, task, tenant)
-            if follow and not isinstance(view, CommandView) and view.ended_at is None:
-                await follow_to_end(await board.handle(view.id, tenant=view.tenant), screen)
-                view = await ask_status(board, view.id, view.tenant)
-            if view.result is UNSET and view.result_blob is not None:
-                view.result = msgspec.Raw(await board.blob(view.result_blob))
+                    await watch(screen, show, follow=follow)
+                    return 0
+                view = await ask_status(board, task, tenant)
+                if follow and not isinstance(view, CommandView) and view.ended_at is None:
+                    await follow_to_end(await board.handle(view.id, tenant=view.tenant), screen)
+                    view = await ask_status(board, view.id, view.tenant)
+                if view.result is UNSET and view.result_blob is not None:
+                    view.result = msgspec.Raw(await board.blob(view.result_blob))
         if json:
             screen.document(view)
         else:
@@ -101,6 +113,7 @@ async def _show_board(board: Board, screen: Screen, origin: str) -> None:
         "ledger": None,
         "tasks": None,
         "unserved": None,
+        "projectors": await read_bookmarks(board.connection, topology),
     }
     try:
         overview["ledger"] = await ask_position(board)
@@ -132,10 +145,28 @@ async def _show_board(board: Board, screen: Screen, origin: str) -> None:
             ("journal", None if ledger is None else f"{ledger.last} events"),
             ("ledger", None if ledger is None else f"at {ledger.position}"),
             ("audited", None if ledger is None else ledger.audit_problem or f"to {ledger.audited}"),
+            *told_projectors(overview["projectors"], ledger, board.connection.server_now_ms()),
         ],
     )
     screen.line()
     show_census(screen, census)
+
+
+def _show_projected(overview: dict[str, Any], screen: Screen) -> None:
+    if screen.json:
+        screen.document(overview)
+        return
+    screen.line(Text("projection ", style="bold") + Text(visible(overview["from"])))
+    shown = {n: f"{k}+" if k == _COUNTED else str(k) for n, k in overview["tasks"].items()}
+    show_facts(
+        screen,
+        [
+            ("journal", overview["journal"]),
+            ("written", f"to {overview['position']}, of {clock_time(overview['at'])}"),
+            ("at work", ", ".join(f"{n} {name}" for name, n in shown.items())),
+            ("parked", overview["parked"] or None),
+        ],
+    )
 
 
 async def _budgets(board: Board) -> dict[str, int] | None:

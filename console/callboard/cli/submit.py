@@ -8,7 +8,7 @@ import typer
 
 from callboard.cli.following import follow_or_name, say_if_nobody_offers
 from callboard.cli.loop import run
-from callboard.cli.options import Json, Key, Nats, Prefix, Tenant, duration, new_app
+from callboard.cli.options import Json, Key, Nats, Prefix, Tenant, Trace, duration, new_app
 from callboard.cli.reaching import reach
 from callboard.cli.reading import read_json
 from callboard.cli.screen import Screen
@@ -105,6 +105,7 @@ def submit(  # noqa: PLR0913  each is an option of the command
         list[str] | None,
         typer.Option("--unit", metavar="UNIT=N", help="What an attempt reserves; repeatable."),
     ] = None,
+    trace: Trace = None,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait for the result.")] = False,
     nats: Nats = None,
     prefix: Prefix = None,
@@ -128,6 +129,8 @@ def submit(  # noqa: PLR0913  each is an option of the command
             units=units or (),
         )
     )
+    if trace is not None:
+        options["trace"] = trace
     if wait and cron is not None:
         raise BadInput("wait", "a schedule has no end to wait for; leave --wait out")
 

@@ -18,6 +18,7 @@ from callboard.cli.options import Json, Metrics, Nats, Prefix, new_app
 from callboard.cli.screen import Screen
 from callboard.connecting import Place, locate
 from callboard.stack import Stack, StackOptions
+from callboard.targets import address_of
 from callboard_broker.errors import BadInput, StoreLocked
 from callboard_config import mask_nats_url, usable_cpus
 
@@ -30,6 +31,8 @@ _EPILOG = """callboard up
 callboard up --agents my_agents.py --agents company.reviewers --processes 4
 
 callboard up --nats nats://nats:4222
+
+callboard up --to postgres://callboard@db/callboard
 
 Everything it keeps lies in ./.callboard; the other commands find the board through it, from this \
 folder or any below. Ctrl-C lets running tasks finish."""
@@ -56,6 +59,14 @@ def up(  # noqa: PLR0913  each is an option of the command
         int, typer.Option("--processes", "-n", min=1, max=1000, help="Hosts of those agents.")
     ] = 2,
     standby: Annotated[bool, typer.Option("--standby", help="Run a second router.")] = False,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TARGET",
+            help="Run a projector too: postgres://user@host/database, or supabase.",
+            show_default="projection.to in the settings",
+        ),
+    ] = None,
     metrics: Metrics = None,
     nats: Nats = None,
     prefix: Prefix = None,
@@ -90,6 +101,8 @@ def up(  # noqa: PLR0913  each is an option of the command
         processes=processes,
         drain_seconds=settings.agents.drain_seconds,
         metrics=place.metrics,
+        projection=settings.projection.to if to is None else address_of(to, settings),
+        log_format=settings.log.format,
     )
     run(_up(options, place, Screen(json=json)))
 

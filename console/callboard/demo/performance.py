@@ -22,8 +22,8 @@ from callboard.stack import Stack, StackOptions
 from callboard_broker.client import Board
 from callboard_broker.handle import Handle
 from callboard_broker.streams import Topology, last_sequence
-from callboard_ledger.heads import HeadFile
 from callboard_ledger.scan import scan
+from callboard_ledger.trust import trust_of
 from callboard_ledger.verify import verify_board
 from callboard_ledger.views import PositionView
 
@@ -134,8 +134,8 @@ async def _review(play: Performance, stack: Stack, watcher: Watcher, begun: floa
         seconds = time.monotonic() - ready
         watcher.say("audit", "reading the journal and the audit log")
         audited = await _audited(board, topology)
-        heads = HeadFile(stack.options.folder / "ledger").all()
-        verified = await verify_board(board.connection, topology, heads)
+        trust = trust_of(stack.options.folder / "ledger")
+        verified = await verify_board(board.connection, topology, trust)
         figures = JournalFigures(board.subjects, handle.id)
         await scan(board.connection, topology.journal, figures.take)
         run = figures.figures(

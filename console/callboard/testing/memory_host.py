@@ -37,6 +37,7 @@ from callboard_agents.outcomes import Outcomes
 from callboard_agents.payloads import Payloads
 from callboard_agents.reports import Reports
 from callboard_agents.resources import Resources
+from callboard_agents.signer import Signer
 from callboard_agents.stagehand import Stagehand
 from callboard_agents.stop_requests import listen_for_stops
 from callboard_broker.publisher import Publisher
@@ -140,7 +141,7 @@ class MemoryHost:
             outcomes = Outcomes(publisher, self._attempts)
             payloads = Payloads(connection, around.topology)
             subjects = around.topology.subjects
-            reports = Reports(connection, subjects, outcomes, payloads, options)
+            reports = Reports(connection, subjects, outcomes, payloads, Signer(options), options)
             checkpoints = Checkpoints(publisher, payloads, self._attempts, options)
             self._running = running = MemoryRunning(
                 Stagehand(reports.news, payloads, checkpoints),

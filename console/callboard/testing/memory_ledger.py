@@ -37,7 +37,7 @@ class MemoryLedger:
         self.answering = Answering(
             connection,
             topology,
-            (self._aggregator, self._store),
+            (self._aggregator, self._store, None),
             flush=self._flush,
             catch_up=self._catch_up,
             position=self._position,
@@ -74,7 +74,8 @@ class MemoryLedger:
     async def _catch_up(self) -> None:
         self._fold()
 
-    async def _position(self) -> PositionView:
+    async def _position(self, _archive: int) -> PositionView:
+        """Nothing is audited or archived, so that nothing is ever purged."""
         self._fold()
         aggregator = self._aggregator
         return PositionView(
@@ -82,6 +83,7 @@ class MemoryLedger:
             last=self.journal.last_seq,
             audited=0,
             saved=aggregator.position - aggregator.unsaved,
+            archived=0,
             void=aggregator.void,
             malformed=aggregator.malformed,
         )

@@ -41,9 +41,8 @@ class MemoryRunning(Running):
         faults: Faults,
     ) -> None:
         inline = HostSide(spawn=spawn, now=clock.now)
-        super().__init__(
-            stagehand, reports, group, inline=inline, threaded=thread_side(clock, spawn)
-        )
+        threaded = thread_side(clock, spawn)
+        super().__init__(stagehand, reports, group, board="cb", inline=inline, threaded=threaded)
         self._virtual = clock.virtual
         self._struck: dict[Run, Failure] = {}
         self._in_threads: set[Run] = set()
