@@ -29,7 +29,7 @@ app = new_app()
     "The directory holds its database, and key, checkpoints and archive of the audit log; keep the "
     "checkpoints on another disk (the setting audit.checkpoints), or copy them away."
 )
-def ledger(  # noqa: PLR0913  each is an option of the command
+def ledger(
     *,
     nats: Nats = None,
     prefix: Prefix = None,
