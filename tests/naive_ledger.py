@@ -156,7 +156,7 @@ class NaiveFold:
                 self.tasks[name] = task
         if task is None or task["tenant"] != tenant:
             return
-        self._wake(kind, name, task)
+        self._wake(kind, name, task, body)
         before = task["state"]
         if kind == "skipped" and (".cron." in name or name.count(".") < 2):
             return
@@ -186,9 +186,11 @@ class NaiveFold:
         counts[4] += row["state"] == "cancelled" and not row.get("skipped", False)
         counts[5] += row["state"] == "cancelled" and row.get("skipped", False)
 
-    def _wake(self, kind: str, name: str, task: dict[str, Any]) -> None:
+    def _wake(self, kind: str, name: str, task: dict[str, Any], body: dict[str, Any]) -> None:
         """The router goes on with a dead letter before it says that it carried out the redrive."""
         if kind not in ("dispatch", "settled"):
+            return
+        if kind == "dispatch" and body["attempt"] != task["attempt"] + 1:
             return
         if task["state"] not in ("failed", "cancelled", "expired") or self._home(name) is not None:
             return
@@ -262,10 +264,11 @@ class NaiveFold:
     def _outcome(
         self, seq: int, task: dict[str, Any], body: dict[str, Any], *, current: bool
     ) -> bool:
-        used = sum(body.get("used", {}).values())
+        spent = body.get("used", {})
+        used = sum(spent.values())
         if not current or body["secret"] != task["secret"]:
             void = self._void(task)
-            if used and task["state"] in LIVE and void.get(body["attempt"]) == body["secret"]:
+            if spent and task["state"] in LIVE and void.get(body["attempt"]) == body["secret"]:
                 del void[body["attempt"]]
                 task["used"] += used
             return False

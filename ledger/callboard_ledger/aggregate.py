@@ -9,6 +9,7 @@ task which is not here is void for exactly that reason.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Literal
 
@@ -47,17 +48,18 @@ from callboard_broker.wire import (
 )
 from callboard_ledger.book import Book
 from callboard_ledger.command_rows import (
+    carry_out,
     live_flow,
     mark_cancelled,
     take_answer,
     take_command,
-    wake,
 )
 from callboard_ledger.flow_plan import plan
 from callboard_ledger.merges import merge
 from callboard_ledger.reading import Reading, read
 from callboard_ledger.rows import Changes, Flow, Row, Schedule, Task, remember
 from callboard_ledger.schedules import begin_schedule, end_schedule, fire
+from callboard_ledger.waking import WAKING, apart, unanswered
 from callboard_ledger.workflows import (
     begin_step,
     continue_attempts,
@@ -146,6 +148,8 @@ class Aggregator:
         self.position = record.seq
         fold = self._folds.get(reading.address.kind)
         accepted = fold is not None and fold(record, reading)
+        if not accepted and self._book.asked and fold is not None and self._wakes(record, reading):
+            accepted = fold(record, reading)
         if reading.problem is not None:
             self.malformed += 1
             return "malformed"
@@ -251,7 +255,7 @@ class Aggregator:
         book = self._book
         task = book.tasks.get(event.task)
         if task is None or task.end_seq is not None:
-            task = self._find(event.task, address.tenant, record.seq, event.attempt)
+            task = find_step(book, event.task, address.tenant, record.seq, event.attempt)
         if task is None or task.tenant != address.tenant:
             return False
         if task.generation:
@@ -366,7 +370,7 @@ class Aggregator:
         if task is None or task.end_seq is not None:
             if end_unentered(book, event.task, tenant, record, (event.state, event.error)):
                 return True
-            task = self._find(event.task, tenant, record.seq)
+            task = find_step(book, event.task, tenant, record.seq)
             if task is None or not apply_settled(task, event):
                 return False
             if task.id not in book.tasks:
@@ -435,19 +439,13 @@ class Aggregator:
         event = reading.event
         if not isinstance(event, Entered) or event.epoch != self.epoch:
             return False
-        book, tenant = self._book, reading.address.tenant
-        if enter(book, record, tenant, event):
-            return True
-        return wake(book, event.task, tenant) and enter(book, record, tenant, event)
+        return enter(self._book, record, reading.address.tenant, event)
 
     def _skipped(self, record: Record, reading: Reading) -> bool:
         event = reading.event
         if not isinstance(event, Skipped) or event.epoch != self.epoch:
             return False
-        book, tenant = self._book, reading.address.tenant
-        if skip(book, record, tenant, event):
-            return True
-        return wake(book, event.task, tenant) and skip(book, record, tenant, event)
+        return skip(self._book, record, reading.address.tenant, event)
 
     def _fired(self, record: Record, reading: Reading) -> bool:
         event = reading.event
@@ -472,18 +470,22 @@ class Aggregator:
 
     # What several kinds need.
 
-    def _find(self, task_id: str, tenant: str, seq: int, attempt: int = 0) -> Task | None:
-        """A step that has no row yet, or what ended and was started again just now.
-
-        attempt: which one begins, if one does.
-        """
-        book = self._book
-        found = find_step(book, task_id, tenant, seq, attempt)
-        if found is None and wake(book, task_id, tenant):
-            found = book.tasks.get(task_id)
-            if found is None or found.end_seq is not None:
-                found = find_step(book, task_id, tenant, seq, attempt)
-        return found if found is not None and found.tenant == tenant else None
+    def _wakes(self, record: Record, reading: Reading) -> bool:
+        """Carry out the command that the router has yet to answer, if the event counts by it."""
+        book, event, tenant = self._book, reading.event, reading.address.tenant
+        if not isinstance(event, WAKING) or event.epoch != self.epoch:
+            return False
+        command = unanswered(book, event.task, tenant)
+        if command is None:
+            return False
+        trial = Aggregator(self._subjects)
+        trial.epoch = self.epoch
+        trial._book = apart(book, event.task)
+        carry_out(trial._book, copy.copy(command))
+        if trial.fold(record, reading) != "accepted":
+            return False
+        carry_out(book, command)
+        return True
 
     def _now(self, record: Record) -> int:
         """The time of the fold: that of the latest record, which never goes back."""

@@ -69,8 +69,6 @@ class Book:
                     continue  # to be entered again
             if not flow.ended:
                 self.flows[flow.id] = flow
-            elif flow.flow is None:
-                self.dead_flows.bury(flow, flow.ended_at or 0)
         for task in saved.tasks:
             home = None if task.flow is None or task.scheduled else flows.get(task.flow)
             if home is not None and task.step is not None:
@@ -80,6 +78,9 @@ class Book:
                 self.adopt(task)
             elif task.step is None or task.scheduled:
                 self.dead.bury(task, task.ended_at or 0)
+        for flow in saved.flows:
+            if flow.ended and flow.flow is None and not flow.refused:
+                self.dead_flows.bury(flow, flow.ended_at or 0)
         for schedule in saved.schedules:
             self.schedules[schedule.id] = schedule
         for command in saved.commands:
@@ -150,13 +151,16 @@ class Book:
             self.dirty_commands.append(command)
 
     def spend(self, task: Task, used: dict[str, float]) -> None:
-        """An attempt of the task has used units: they count for its workflows, too."""
+        """An attempt of the task has used units: they count for each workflow around it that still
+        lives, also where one between them has ended (what it spawned may outlive it)."""
         add_used(task, used)
-        flow = None if task.flow is None else self.flows.get(task.flow)
-        while flow is not None:
-            add_used(flow, used)
-            self.touch_flow(flow)
-            flow = None if flow.flow is None else self.flows.get(flow.flow)
+        name = task.flow
+        while name is not None:
+            flow = self.flows.get(name)
+            if flow is not None and not flow.ended:
+                add_used(flow, used)
+                self.touch_flow(flow)
+            name = name.rsplit(".", 2)[0] if "." in name else None
 
     def spend_late(self, task: Task, event: Outcome) -> None:
         """What a lost attempt has used counts all the same, once, on the proof of its secret."""

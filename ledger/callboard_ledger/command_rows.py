@@ -1,7 +1,8 @@
 """What people ask of tasks and workflows, as the ledger knows it.
 
 A command changes nothing by itself: the router says whether it is carried out (`answered`). Only
-then, or with the first event that could not be without it, the ledger carries it out on its rows.
+then, or with the first event that could not be without it (`waking`), the ledger carries it out on
+its rows.
 A repeated command is never answered but merged into the first one, so it is carried out once.
 """
 
@@ -17,7 +18,7 @@ from callboard_ledger.recovery import resume_flow
 from callboard_ledger.rows import CommandRow, Flow, Schedule, Task
 from callboard_ledger.workflows import clear
 
-__all__ = ["live_flow", "mark_cancelled", "take_answer", "take_command", "wake"]
+__all__ = ["carry_out", "live_flow", "mark_cancelled", "take_answer", "take_command"]
 
 
 def take_command(
@@ -52,40 +53,18 @@ def take_answer(book: Book, record: Record, tenant: str, event: Answered) -> boo
     row.end_seq = record.seq
     book.touch_command(row)
     if event.error is None:
-        _carry_out(book, row)
+        carry_out(book, row)
     return True
-
-
-def wake(book: Book, row_id: str, tenant: str) -> bool:
-    """The router goes on with what had ended: carry out the command that made it do so.
-
-    Returns whether there is one.
-    """
-    if not book.asked:
-        return False
-    head = row_id.partition(".")[0]
-    if book.dead.get(row_id) is not None:
-        name, verb = row_id, "redrive"
-    elif book.dead_flows.get(head) is not None:
-        name, verb = head, "resume"
-    else:
-        return False
-    for row in book.asked.get(name, ()):
-        if row.verb == verb and row.tenant == tenant and not row.done:
-            _carry_out(book, row)
-            return True
-    return False
 
 
 def live_flow(book: Book, flow_id: str, tenant: str) -> Flow | None:
     """The tenant's workflow of this id, if it lives."""
     flow = book.flows.get(flow_id)
-    if (flow is None or flow.ended) and wake(book, flow_id, tenant):
-        flow = book.flows.get(flow_id)
     return None if flow is None or flow.ended or flow.tenant != tenant else flow
 
 
-def _carry_out(book: Book, row: CommandRow) -> None:
+def carry_out(book: Book, row: CommandRow) -> None:
+    """The rows show from here on what was asked; a second time changes nothing."""
     if row.done:
         return
     row.done = True

@@ -79,12 +79,28 @@ def _chosen(flow: Flow, source: str | None) -> tuple[set[str], set[str]]:
                 whole.add(name)  # it could not be expanded
         if name in whole or name in again:
             whole |= {fed.plan.id for fed in feeds(flow, name) if name in fed.plan.needs}
+    while _add_tolerated(flow, absent, whole, again, some):
+        pass
+    return whole, some
+
+
+def _add_tolerated(
+    flow: Flow, absent: dict[str, list[int]], whole: set[str], again: set[str], some: set[str]
+) -> bool:
+    """What failed and was tolerated runs again if what comes after it does, which then begins as a
+    whole. Returns whether anything was added."""
+    before = (len(whole), len(again), len(some))
     for name in reversed(flow.steps):
-        fed = feeds(flow, name) if absent[name] and name not in whole else []
+        if name in whole or not absent[name]:
+            continue
+        fed = feeds(flow, name)
         if fed and not any(_runs(after, whole | again) for after in fed):
             continue
         again |= _redo(flow, name, absent[name], some)
-    return whole, some
+        for after in fed:
+            if after.plan.id in again and name in after.plan.needs:
+                whole |= downstream(flow, after.plan.id)
+    return (len(whole), len(again), len(some)) > before
 
 
 def _runs(step: FlowStep, again: set[str]) -> bool:

@@ -198,8 +198,14 @@ class Flow(msgspec.Struct, kw_only=True):
 
     @property
     def dead(self) -> bool:
-        """It has ended without success, and can be resumed."""
+        """It has ended without success, and can be resumed unless it was refused."""
         return self.state in TERMINAL and self.state != "succeeded"
+
+    @property
+    def refused(self) -> bool:
+        """The router never took it in: it is no workflow, or came at a time of overload."""
+        overload = self.error is not None and self.error.type == "Overloaded" and not self.rows
+        return not self.steps or overload
 
 
 class Schedule(msgspec.Struct, kw_only=True):

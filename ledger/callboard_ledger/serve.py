@@ -75,6 +75,8 @@ class LedgerOptions:
     """Whether they are; if not, what is purged is gone."""
     log_bounds: LogBounds = field(default_factory=LogBounds)
     """How much of what handlers log is kept."""
+    rebuild: bool = False
+    """Whether it forgets its rows first, and folds the journal from its first event again."""
 
     def __post_init__(self) -> None:
         Subjects(self.prefix)
@@ -93,7 +95,7 @@ async def run_ledger(
     """Run until `stop` is set, or without it until SIGTERM or SIGINT; then save everything.
 
     ready: called once when it reads and answers. Raises `BoardUnreachable`, `StreamDrift`,
-    `StoreLocked`, and what the store raises.
+    `StoreLocked`, `BadInput` if the rows cannot be built anew, and what the store raises.
     """
     with LedgerDirectory(options.store) as directory:
         async with (
@@ -105,11 +107,17 @@ async def run_ledger(
             await ensure_streams(connection, topology)
             await bound_logs(connection, topology)
             info = await connection.api(f"STREAM.INFO.{topology.journal}")
-            journal = str(info["created"]), int(info["state"]["last_seq"])
+            created, last = str(info["created"]), int(info["state"]["last_seq"])
+            first = int(info["state"]["first_seq"])
+            if options.rebuild and first > 1:
+                why = f"the journal begins at {first}: what was before it stands in no other place"
+                raise BadInput("rebuild", f"{why} than this store")
             folder = LogFolder(directory.path, options.key, options.checkpoints)
             key = folder.open_key(options.prefix)
-            store = _open_store(directory.database, topology, journal)
-            _warn_of_a_gap(store, int(info["state"]["first_seq"]))
+            store = _open_store(directory.database, topology, (created, last))
+            if options.rebuild:
+                store.clear()
+            _warn_of_a_gap(store, first)
             try:
                 auditor = await open_audit(
                     connection,
@@ -117,7 +125,7 @@ async def run_ledger(
                     publisher,
                     folder,
                     key,
-                    journal=journal,
+                    journal=(created, last),
                     batch=options.batch,
                 )
                 upkeep = AuditUpkeep(

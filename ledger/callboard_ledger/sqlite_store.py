@@ -42,6 +42,12 @@ __all__ = ["SqliteStore"]
 _LIVE = "state IN ('waiting', 'running') AND state <> 'succeeded'"
 _DEAD = "state IN ('failed', 'cancelled', 'expired') AND state <> 'succeeded'"
 # The second half names the partial index of what has not succeeded.
+_BEGUN = (
+    "flow IS NULL AND plan <> '[]' AND (coalesce(error, '') NOT LIKE '{\"type\":\"Overloaded\"%'"
+    " OR EXISTS (SELECT 1 FROM tasks WHERE tasks.flow = flows.id)"
+    " OR EXISTS (SELECT 1 FROM flows AS inside WHERE inside.flow = flows.id))"
+)
+# Whether a dead workflow can be resumed: `Flow.refused` says it of one in memory.
 
 _TASKS = f"SELECT {TASK_COLUMNS} FROM tasks"  # noqa: S608  constants, as below
 _FLOWS = f"SELECT {FLOW_COLUMNS} FROM flows"  # noqa: S608
@@ -226,7 +232,7 @@ class SqliteStore:
         """Workflows that live or can be resumed, each with the sub-workflows below it."""
         roots = self._select(f"{_FLOWS} WHERE {_LIVE} AND flow IS NULL")
         flows = [flow_of(row) for row in roots]
-        flows += map(flow_of, self._dead(_FLOWS, "flow IS NULL", MAX_DEAD_FLOWS))
+        flows += map(flow_of, self._dead(_FLOWS, _BEGUN, MAX_DEAD_FLOWS))
         for flow in flows:  # grows while it is walked
             if any(step.plan.flow is not None for step in flow.steps.values()):
                 flows += map(flow_of, self._select(f"{_FLOWS} WHERE flow = ?", flow.id))

@@ -328,9 +328,6 @@ def end_flow(book: Book, flow: Flow, record: Record, event: Settled) -> bool:
     if flow.ended or _runs(flow):
         return False
     before: TaskState = flow.state
-    refused = not flow.steps or (
-        event.error is not None and event.error.type == "Overloaded" and not flow.rows
-    )
     flow.state = event.state
     flow.error = event.error or (None if event.state == "succeeded" else flow.error)
     flow.end_seq = record.seq
@@ -341,7 +338,7 @@ def end_flow(book: Book, flow: Flow, record: Record, event: Settled) -> bool:
     book.touch_flow(flow)
     if flow.flow is not None:
         count(book, flow, before)
-    elif flow.dead and not refused:
+    elif flow.dead and not flow.refused:
         book.dead_flows.bury(flow, book.at_ms)
     return True
 

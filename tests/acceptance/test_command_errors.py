@@ -47,6 +47,7 @@ NOWHERE = "nats://127.0.0.1:1"
         (["dead", "redrive", "17", "--edit", "@missing.json"], 2, "missing.json: No such file"),
         (["status", "--nats", NOWHERE], 3, "callboard up"),
         (["list", "--state", "asleep"], 2, "asleep"),
+        (["list", "--follow", "--before", "17"], 2, "before: it has no place beside --follow"),
         (["router", "--nats", NOWHERE], 3, "no NATS server answers"),
         (["ledger", "--nats", NOWHERE], 3, "no NATS server answers"),
         (["agents", "run", "no_such_module"], 2, "no such module"),

@@ -89,6 +89,16 @@ def test_the_status_of_a_task_says_what_became_of_it(board: UpBoard):
     assert board.shell.run("status", task, "--tenant", "other").returncode == 2
 
 
+def test_a_list_goes_on_where_the_page_before_ended(board: UpBoard):
+    tasks = [board.shell.json("submit", "echo", "1", "--tenant", "pages")["id"] for _ in range(3)]
+    page = ("list", "--tenant", "pages", "--json", "--limit", "2")
+    first = [json.loads(row)["id"] for row in board.shell.run(*page).stdout.splitlines()]
+    after = board.shell.run(*page, "--before", first[-1]).stdout.splitlines()
+    assert [*first, *(json.loads(row)["id"] for row in after)] == tasks[::-1]
+    done = board.shell.run("list", "--before", "nothing")
+    assert (done.returncode, "before: 'nothing' is not the id" in done.stderr) == (2, True)
+
+
 def test_a_key_makes_two_posts_one_task(board: UpBoard):
     first = board.shell.json("submit", "echo", "1", "--key", "once", "--wait")
     again = board.shell.json("submit", "echo", "2", "--key", "once", "--wait")

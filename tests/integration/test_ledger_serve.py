@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import msgspec
 import pytest
 
 from callboard_broker.connection import Connection, open_link
-from callboard_broker.errors import StoreLocked
+from callboard_broker.errors import BadInput, StoreLocked
 from callboard_broker.publisher import Publisher
 from callboard_broker.streams import Topology, ensure_streams
 from callboard_broker.subjects import Subjects
@@ -499,3 +501,31 @@ async def test_a_journal_that_was_replaced_is_folded_from_its_beginning(
             assert len((await board.ask("list", {}, "all"))["items"]) == 1
             problem = (await board.position(problem=True))["audit_problem"]
             assert "replaced" in problem
+
+
+async def test_rows_are_built_anew_on_demand_unless_the_journal_has_lost_its_beginning(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    options = options_of(nats, tmp_path)
+    async with opened(nats) as board:
+        async with running(options):
+            task = await board.run_task()
+            assert (await board.position(audited=4))["position"] == 4
+        with closing(sqlite3.connect(options.store / "ledger.db")) as database:
+            database.execute("UPDATE tasks SET state = 'failed'")
+            database.commit()
+        async with running(options):
+            assert (await board.status(task))["state"] == "failed"
+        again = replace(options, rebuild=True)
+        async with running(again):
+            assert (await board.status(task))["state"] == "succeeded"
+            report = await verify_board(
+                board.link, Topology(board.subjects), trust_of(options.store)
+            )
+            assert (report.ok, report.audited) == (True, 4)
+        journal = Topology(board.subjects).journal
+        await board.link.api(f"STREAM.PURGE.{journal}", {"seq": 3})
+        with pytest.raises(BadInput, match="begins at 3"):
+            await run_ledger(again)
+        async with running(options):
+            assert (await board.status(task))["state"] == "succeeded"

@@ -285,6 +285,9 @@ async def test_a_board_that_is_gone_is_still_listed_from_the_database(
     assert listed.returncode == 0, listed.stderr
     rows: list[dict[str, Any]] = [json.loads(line) for line in listed.stdout.splitlines()]
     assert len(rows) == 9
+    page = ("list", "--from", url, "--json", "--limit", "4", "--before", rows[4]["id"])
+    older = command(*page, cwd=tmp_path, **gone).stdout.splitlines()
+    assert [json.loads(line) for line in older] == rows[5:]
     one = command("status", rows[0]["id"], "--from", url, "--json", cwd=tmp_path, **gone)
     assert json.loads(one.stdout)["state"] == rows[0]["state"]
     overview = command("status", "--from", url, cwd=tmp_path, **gone)

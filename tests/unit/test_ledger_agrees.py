@@ -52,14 +52,21 @@ def check(state: State, ledger: Aggregator) -> None:
         else:
             assert name in ledger.flows or name in ledger.schedules, name
     for name, row in ledger.tasks.items():
-        expected = row.step is not None and row.state == "waiting" and row.flow in state.flows
+        expected = row.step is not None and row.state == "waiting" and _lives(row.flow, state)
         assert row.ended or name in state.tasks or name in state.merges or expected, name
-    live = {name for name, flow in ledger.flows.items() if not flow.ended}
+    # An inner workflow that goes on after a resume may have to wait until its step has room.
+    held = {name for name, flow in ledger.flows.items() if flow.woken and _lives(name, state)}
+    live = {name for name, flow in ledger.flows.items() if not flow.ended} - held
     assert live <= {*state.flows, *state.merges, *state.tasks}
-    assert state.flows.keys() <= live
+    assert state.flows.keys() <= live | held
 
 
-@pytest.mark.parametrize("seed", range(24))
+def _lives(inside: str | None, state: State) -> bool:
+    """Whether the workflow, or the one around it, goes on."""
+    return (inside or "").partition(".")[0] in state.flows
+
+
+@pytest.mark.parametrize("seed", [*range(24), 152, 157, 237])
 def test_of_a_simulated_world_ledger_and_router_tell_the_same(seed: int) -> None:
     subjects, state = Subjects(), State()
     ledger = Aggregator(subjects)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from callboard_broker.errors import StoreLocked
-from callboard_broker.wire import Failure
+from callboard_broker.wire import Failure, Settled
 from callboard_ledger.aggregate import Aggregator
 from callboard_ledger.directory import LedgerDirectory
 from callboard_ledger.rows import Task
@@ -235,6 +235,34 @@ def test_what_ended_without_success_can_begin_again_after_a_restart(tmp_path: Pa
     assert kept is not None
     assert (kept.verb, kept.target, kept.state) == ("resume", flow, "succeeded")
     assert [command.id for command in store.commands_about([task, flow], 9)] == [redrive, resume]
+    store.close()
+
+
+def test_a_workflow_that_was_refused_cannot_be_resumed_after_a_restart_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("callboard_ledger.sqlite_store.MAX_DEAD_FLOWS", 2)
+    scribe = Scribe()
+    scribe.begin_epoch()
+    failed = scribe.flow(*nested())
+    scribe.settled(failed)
+    empty, too_many = scribe.flow(), scribe.flow(*nested())
+    scribe.settled(empty)
+    overload = Failure("Overloaded", "too many wait")
+    scribe.router(Settled(too_many, 0, "failed", overload), "settled")
+    scribe.settled(scribe.flow())  # none of these takes the place of one that can be resumed
+    store = opened(tmp_path)
+    aggregator = save(store, scribe)
+    store.close()
+    store = opened(tmp_path)
+    restarted = Aggregator(SUBJECTS)
+    restarted.restore(store.load())
+    for flow in (failed, empty, too_many):
+        scribe.answered(scribe.command("resume", flow))
+    for record in scribe.records:
+        aggregator.apply(record)
+        restarted.apply(record)
+    assert list(restarted.flows) == list(aggregator.flows) == [failed]
     store.close()
 
 

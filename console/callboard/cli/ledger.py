@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -25,23 +26,29 @@ app = new_app()
 
 @app.command(
     epilog="callboard ledger --nats nats://nats:4222 --store /var/lib/callboard/ledger\n\n"
+    "callboard ledger --store /var/lib/callboard/ledger --rebuild\n\n"
     "The directory holds its database, and key, checkpoints and archive of the audit log; keep the "
     "checkpoints on another disk (the setting audit.checkpoints), or copy them away."
 )
 def ledger(
+    *,
     nats: Nats = None,
     prefix: Prefix = None,
     store: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Its own directory.", show_default=False),
     ] = None,
+    rebuild: Annotated[
+        bool,
+        typer.Option("--rebuild", help="Forget its rows first, and fold the whole journal again."),
+    ] = False,
     metrics: Metrics = None,
     ready_fd: ReadyTo = None,
 ) -> None:
     """Run the ledger: it answers `status` and `list` and writes the audit log. Ends on SIGTERM."""
     place = locate(nats, prefix, overrides={"metrics.port": metrics})
     start_logging("ledger", form=place.settings.log.format, level=place.settings.log.level)
-    options = ledger_options(place, store)
+    options = replace(ledger_options(place, store), rebuild=rebuild)
     collect_rarely()
     run(run_ledger(options, ready=teller(ready_fd)))
 

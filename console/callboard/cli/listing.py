@@ -27,6 +27,7 @@ from callboard.cli.screen import (
     visible,
 )
 from callboard_broker.client import Board
+from callboard_broker.errors import BadInput
 from callboard_broker.streams import Topology
 from callboard_ledger.views import FlowView, ScheduleView, TaskView
 
@@ -67,6 +68,8 @@ callboard list --dead --capability review.python
 
 callboard list --workflow 17 --state waiting
 
+callboard list --limit 100 --before 4711
+
 callboard list --follow
 
 callboard list --from postgres://callboard@db/callboard
@@ -93,6 +96,14 @@ def listing(  # noqa: PLR0913  each is an option of the command
     dead: Annotated[bool, typer.Option("--dead", help="What failed or expired.")] = False,
     follow: Follow = False,
     limit: Rows = 20,
+    before: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID",
+            help="Only what is older than this one: the last of the page before.",
+            show_default=False,
+        ),
+    ] = None,
     tenant: Whose = "all",
     source: From = None,
     nats: Nats = None,
@@ -107,8 +118,12 @@ def listing(  # noqa: PLR0913  each is an option of the command
         "name": name,
         "flow": workflow,
         "dead": dead or None,
+        "before": before,
     }
     question = {name: value for name, value in question.items() if value is not None}
+
+    if follow and before is not None:
+        raise BadInput("before", "it has no place beside --follow, which shows what is new")
 
     async def work() -> None:
         screen = Screen(json=json)
@@ -135,14 +150,13 @@ def listing(  # noqa: PLR0913  each is an option of the command
 async def list_rows(board: Board, question: dict[str, Any], tenant: str, limit: int) -> list[Row]:
     """Ask the ledger, page by page. Raises `NoResponder`, `BadInput`."""
     rows: list[Row] = []
-    before: dict[str, Any] = {}
     while len(rows) < limit:
-        asked = {**question, **before, "limit": min(_PAGE, limit - len(rows))}
+        asked = {**question, "limit": min(_PAGE, limit - len(rows))}
         page = await ask_list(board, asked, tenant)
         rows += page.items
         if not page.items:
             break
-        before = {"before": page.items[-1].id}
+        question = {**question, "before": page.items[-1].id}
     return rows
 
 

@@ -7,6 +7,7 @@ import sys
 from typing import Annotated, Any
 
 import typer
+from typer.models import Default
 
 __all__ = [
     "Capability",
@@ -127,7 +128,7 @@ Since = Annotated[
 def new_app(text: str | None = None) -> typer.Typer:
     """An app for one command, or with `text` for a group of them; its help is plain in a pipe."""
     return typer.Typer(
-        help=text,
+        help=Default(None) if text is None else text,  # None itself would hide a docstring
         add_completion=False,
         no_args_is_help=text is not None,
         rich_markup_mode="rich" if sys.stdout.isatty() else None,

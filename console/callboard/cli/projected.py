@@ -11,7 +11,7 @@ import typer
 
 from callboard.cli.projector import stream_of
 from callboard.targets import address_of, open_target
-from callboard_broker.errors import UnknownTask
+from callboard_broker.errors import BadInput, UnknownTask
 from callboard_broker.subjects import ALL_TENANTS
 from callboard_config import load_settings
 from callboard_ledger.projection.reader import TargetReader
@@ -49,10 +49,16 @@ async def status_projected(source: str, prefix: str | None, task: str, tenant: s
 async def list_projected(
     source: str, prefix: str | None, question: dict[str, Any], *, tenant: str, limit: int
 ) -> list[TaskView | FlowView | ScheduleView]:
-    """Rows as `list` shows them. question: as the ledger is asked."""
+    """Rows as `list` shows them. question: as the ledger is asked. Raises `BadInput`, and as
+    `status_projected`."""
     rows: list[TaskView | FlowView | ScheduleView] = []
-    before: int | None = None
+    question = dict(question)
+    last = question.pop("before", None)
     async with _opened(source, prefix) as there:
+        row = None if last is None else await there.reader.row(last)
+        if last is not None and row is None:
+            raise BadInput("before", f"{last!r} is not the id of a task or workflow")
+        before = None if row is None else row.seq
         while len(rows) < limit:
             most = min(_COUNTED, limit - len(rows))
             whose = None if tenant == ALL_TENANTS else tenant
