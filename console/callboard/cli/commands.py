@@ -37,6 +37,7 @@ _COMMANDS = MappingProxyType(
         "budget": "callboard.cli.budget",
         "agents": "callboard.cli.agents",
         "audit": "callboard.cli.audit",
+        "bmad": "callboard.cli.bmad",
         "config": "callboard.cli.config",
         "doctor": "callboard.cli.doctor",
         "router": "callboard.cli.router",

@@ -1,0 +1,115 @@
+"""What a step's task carries, and what it hands on: the wire between a flow and its agents.
+
+Artifacts travel as data on the edges: the results of the steps before are put together here, so
+that no agent needs a file that another one has written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from callboard_broker.errors import BadInput
+from callboard_integrations.bmad.persona import token
+
+__all__ = ["Assignment", "Done", "ItemsWanted", "Noted", "StatusWanted", "gathered", "is_yes"]
+
+_MAX_DEPTH = 8
+
+
+class Assignment(msgspec.Struct, frozen=True, kw_only=True):
+    """Work for a persona.
+
+    run, step: under which names its record is kept. item: of the loop that it is part of. decided:
+    whether it is to be done, one answer for each of its gates. sources: artifacts of the steps
+    before, as `Done.artifacts` or lists of these. reads: which of them the step names. outside:
+    those that no step makes, to be looked for in the project. tokens: of the answer, at most.
+    """
+
+    run: str
+    step: str
+    item: Any = None
+    decided: list[Any] = []
+    action: str = ""
+    uses: str = ""
+    notes: str = ""
+    brief: str = ""
+    creates: list[str] = []
+    updates: list[str] = []
+    reads: list[str] = []
+    outside: list[str] = []
+    sources: list[Any] = []
+    tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("run", "step"):
+            value = getattr(self, field)
+            if token(value) != value:
+                raise BadInput(field, f"{value!r:.80} is not a short name of a-z, 0-9, - and _")
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a step hands on. done: false if somebody decided against it. reused: from its record.
+
+    files: those that were written, relative to the project or to the branch's worktree.
+    """
+
+    artifacts: dict[str, str] = {}
+    done: bool = msgspec.field(default=False)
+    reused: bool = False
+    files: list[str] = []
+    branch: str = ""
+    tokens: int | None = None
+
+
+class Noted(msgspec.Struct, frozen=True, kw_only=True):
+    """A marker of the workflow: nobody works on it."""
+
+    decided: list[Any] = []
+    notes: str = ""
+
+
+class ItemsWanted(msgspec.Struct, frozen=True, kw_only=True):
+    """over: what is gone over, as the workflow says it. given: named when it was posted."""
+
+    over: str
+    given: list[str] = []
+    sources: list[Any] = []
+
+
+class StatusWanted(msgspec.Struct, frozen=True, kw_only=True):
+    """status: which the item shall have. evidence: it is set only if one of these is true."""
+
+    item: Any
+    status: str
+    evidence: list[Any] | None = None
+
+
+def is_yes(decided: list[Any]) -> bool:
+    """Whether all answers are yes. Raises `BadInput` for one that is neither yes nor no."""
+    for answer in decided:
+        if not isinstance(answer, bool):
+            raise BadInput("decided", f"the signal was {answer!r:.80}; give true or false")
+    return all(decided)
+
+
+def gathered(sources: list[Any]) -> dict[str, str]:
+    """All artifacts of `sources`, the later over the earlier; those of a loop by item."""
+    return dict(_artifacts(sources, "", 0))
+
+
+def _artifacts(value: Any, under: str, depth: int) -> Iterator[tuple[str, str]]:
+    if depth > _MAX_DEPTH:
+        raise BadInput("sources", f"nested deeper than {_MAX_DEPTH}")
+    if isinstance(value, list):
+        for item in value:
+            yield from _artifacts(item, under, depth + 1)
+    elif isinstance(value, dict) and "item" in value and "artifacts" in value:
+        name = value["item"].get("id", "") if isinstance(value["item"], dict) else value["item"]
+        yield from _artifacts(value["artifacts"], f"{under}{token(str(name))}/", depth + 1)
+    elif isinstance(value, dict):
+        for name, text in value.items():
+            if isinstance(text, str):
+                yield under + name, text

@@ -1,0 +1,109 @@
+"""A worktree and a branch for each item of a loop, so that stories never share a checkout.
+
+Worktrees are made one at a time, under a lock; what a step leaves in its own is committed there.
+Branches are never merged, and nothing in the user's own checkout is touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from callboard_broker.errors import CallboardError
+from callboard_integrations.bmad.persona import token
+from callboard_integrations.bmad.project_files import KEPT, locked
+from callboard_integrations.bmad.records import item_id
+
+__all__ = ["GitFailed", "Worktree", "Worktrees"]
+
+_AUTHOR = ("-c", "user.name=callboard", "-c", "user.email=callboard@localhost")
+_NO_HOOKS = ("-c", "core.hooksPath=/dev/null", "-c", "commit.gpgsign=false")
+
+
+class GitFailed(CallboardError, RuntimeError):
+    """git did not do what was asked of it."""
+
+
+class Worktree:
+    """One checkout. folder: where work is done in it. branch: its own."""
+
+    def __init__(self, folder: Path, branch: str) -> None:
+        self.folder = folder
+        self.branch = branch
+
+    async def commit(self, message: str) -> str:
+        """Commit whatever has changed; the branch's commit then."""
+        await _git(self.folder, "add", "--all")
+        if await _git(self.folder, "status", "--porcelain"):
+            await _git(self.folder, *_AUTHOR, *_NO_HOOKS, "commit", "--quiet", "-m", message)
+        return await _git(self.folder, "rev-parse", "HEAD")
+
+
+class Worktrees:
+    """Those of one project; none if it is not a git repository with a commit."""
+
+    def __init__(self, project: Path) -> None:
+        self._project = project
+        self._folder = project / KEPT / "worktrees"
+        self._making = asyncio.Lock()
+        self._usable: bool | None = None
+
+    async def usable(self) -> bool:
+        """Whether the project is the top of a repository that has a commit."""
+        if self._usable is None:
+            self._usable = (self._project / ".git").exists() and await _succeeds(
+                self._project, "rev-parse", "--verify", "--quiet", "HEAD"
+            )
+        return self._usable
+
+    async def of(self, run: str, item: Any) -> Worktree | None:
+        """The worktree of an item: a new one, or that of an earlier step or attempt."""
+        if not await self.usable():
+            return None
+        name = item_id(item)
+        branch = f"callboard/{token(run)}/{name}"
+        folder = self._folder / token(run) / name
+        async with self._making:
+            await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True)
+            if not (folder / ".git").exists():
+                await self._make(folder, branch)
+        return Worktree(folder, branch)
+
+    async def _make(self, folder: Path, branch: str) -> None:
+        with locked(self._folder / ".lock"):
+            if (folder / ".git").exists():
+                return
+            await _git(self._project, "worktree", "prune")
+            known = await _succeeds(
+                self._project, "rev-parse", "--verify", "--quiet", f"refs/heads/{branch}"
+            )
+            how = (str(folder), branch) if known else ("-b", branch, str(folder), "HEAD")
+            await _git(self._project, *_NO_HOOKS, "worktree", "add", "--quiet", *how)
+
+
+async def _run(folder: Path, words: tuple[str, ...]) -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        "git",
+        *words,
+        cwd=folder,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    output, errors = await process.communicate()
+    code = process.returncode
+    return code or 0, output.decode(errors="replace").strip(), errors.decode(errors="replace")
+
+
+async def _succeeds(folder: Path, *words: str) -> bool:
+    code, _, _ = await _run(folder, words)
+    return code == 0
+
+
+async def _git(folder: Path, *words: str) -> str:
+    code, output, errors = await _run(folder, words)
+    if code != 0:
+        what = next(word for word in words if not word.startswith("-") and "=" not in word)
+        raise GitFailed(f"git {what} in {folder} ended with {code}: {errors.strip()[-300:]}")
+    return output
