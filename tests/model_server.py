@@ -42,12 +42,18 @@ class ModelServer:
         self.meeting = (word, count)
         self._met = 0
 
+    def wait_for(self, count: int) -> None:
+        """Return when so many requests have come."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.asked) >= count, _PATIENCE)
+
     def answer(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         system, prompt = (message["content"] for message in body["messages"])
         with self._changed:
             if self.fail_with:
                 return self.fail_with.pop(0), {"error": {"message": "planned"}}
             self.asked.append((system, prompt))
+            self._changed.notify_all()
             meets = self.meeting is not None and self.meeting[0] in prompt
             if meets:
                 self._now += 1

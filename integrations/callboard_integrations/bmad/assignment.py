@@ -50,14 +50,14 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
                 raise BadInput(field, f"{value!r:.80} is not a short name of a-z, 0-9, - and _")
 
 
-class Done(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Done(msgspec.Struct, frozen=True, kw_only=True):
     """What a step hands on. done: false if somebody decided against it. reused: from its record.
 
     files: those that were written, relative to the project or to the branch's worktree.
     """
 
     artifacts: dict[str, str] = {}
-    done: bool = msgspec.field(default=False)
+    done: bool = False
     reused: bool = False
     files: list[str] = []
     branch: str = ""

@@ -164,7 +164,7 @@ class _Builder:
             "step": name,
             "item": self.item,
             "decided": decided,
-            "action": step.action,
+            "action": step.action or one.id,
             "uses": step.uses,
             "notes": step.notes,
             "brief": self.options.brief,

@@ -147,7 +147,7 @@ async def _work(workshop: Workshop, persona: Persona, assignment: Assignment, ct
     answer = await workshop.runner.run(request)
     _settle(ctx, answer.tokens)
     record = await _kept(workshop, assignment, answer, (folder, tree), key)
-    await asyncio.to_thread(workshop.records.keep, place, record)
+    await asyncio.to_thread(workshop.records.keep, place, record, folder)
     return Done(
         artifacts=record.artifacts,
         done=True,
@@ -179,7 +179,10 @@ async def _kept(
     written = {
         _path_of(workshop, assignment, name): name for name in artifacts if is_file_name(name)
     }
-    if assignment.item is not None:  # a document's step hands on data; a story's writes code
+    if assignment.item is None:  # documents; only what is done for an item writes code
+        under = f"{workshop.documents}/"
+        written |= {under + path.removeprefix(under): path for path in further}
+    else:
         written |= {path: path for path in further}
     texts = artifacts | further
     for path, name in written.items():

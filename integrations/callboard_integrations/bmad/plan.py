@@ -2,8 +2,8 @@
 
 `requires` waits for whoever wrote that artifact last, `updates` likewise and becomes its last
 writer; a step that requires nothing, or what nobody makes, is a barrier: it waits for all before
-it. Conditions and choices become gates. A repeated step and those that follow it are one loop,
-over whose items the work fans out.
+it, and is given what these have made. Conditions and choices become gates. A repeated step and
+those that follow it are one loop, over whose items the work fans out.
 """
 
 from __future__ import annotations
@@ -261,6 +261,8 @@ class _Planner:
             found += writers
             if not writers and artifact in step.requires:
                 outside.append(artifact.name)
+        if outside or not (step.requires or step.updates or step.validates):
+            found += self.writers.values()
         return list(dict.fromkeys(found)), outside
 
     def _read(self, step: WorkflowStep) -> list[str]:

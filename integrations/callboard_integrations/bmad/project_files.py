@@ -22,13 +22,15 @@ KEPT = ".callboard"
 """The folder of a project in which Callboard keeps what is its own."""
 
 _NAME = re.compile(r"[\w@+. -]{1,120}(?:/[\w@+. -]{1,120}){0,15}")
+_BARE = frozenset({"Dockerfile", "Justfile", "LICENSE", "Makefile"})
 _PRIVATE = frozenset({".git", ".hg", ".svn", KEPT})
 
 
 def is_file_name(name: str) -> bool:
     """Whether an artifact's name is that of a file, as `prd.md` is and `sharded_docs` is not."""
     path = PurePosixPath(name)
-    return _NAME.fullmatch(name) is not None and bool(path.suffix) and ".." not in path.parts
+    named = bool(path.suffix) or path.name in _BARE
+    return _NAME.fullmatch(name) is not None and named and ".." not in path.parts
 
 
 def inside(folder: Path, name: str) -> Path:

@@ -62,8 +62,7 @@ def _wanted(creates: Sequence[str], updates: Sequence[str]) -> str:
 def taken_apart(text: str, names: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
     """The artifacts of `names` in an answer, and further files by their path.
 
-    An answer without marked parts is the first artifact. What stands before the first mark is part
-    of the first artifact if that has no part of its own.
+    The first artifact is the whole answer, if it has no part of its own.
     """
     marks = list(_PART.finditer(text))
     parts: dict[str, str] = {}
@@ -72,7 +71,5 @@ def taken_apart(text: str, names: Sequence[str]) -> tuple[dict[str, str], dict[s
     artifacts = {name: part for name, part in parts.items() if name in names}
     files = {name: part for name, part in parts.items() if name not in names and is_file_name(name)}
     if names and names[0] not in artifacts:
-        artifacts[names[0]] = text if not artifacts else text[: marks[0].start()]
-        if not artifacts[names[0]].strip():
-            del artifacts[names[0]]
+        artifacts[names[0]] = text
     return artifacts, files

@@ -1,7 +1,8 @@
 """Keeps what each step has made, so that work which is finished is not done again.
 
 A record counts for the same persona and the same prompt only, and only while the files that were
-written are there; what a person has changed in these since is handed on as it now is.
+written are there. What a person has changed in a file since is handed on as it now is, by the step
+that wrote it last.
 """
 
 from __future__ import annotations
@@ -52,12 +53,23 @@ class Records:
             if not file.is_file():
                 return None
             text = read_text(file, Findings(name), inside=folder)
-            if text is not None and artifact in artifacts:
+            if text is not None and artifact in artifacts and self._wrote_last(file, path):
                 artifacts[artifact] = text
         return msgspec.structs.replace(found, artifacts=artifacts)
 
-    def keep(self, path: Path, record: Record) -> None:
+    def keep(self, path: Path, record: Record, folder: Path) -> None:
+        """Store a record, and that this step wrote its files below `folder` last."""
+        for name in record.files:
+            write_whole(self._note(inside(folder, name), path), path.name)
         write_whole(path, msgspec.json.encode(record).decode())
+
+    def _wrote_last(self, file: Path, path: Path) -> bool:
+        note = self._note(file, path)
+        return note.is_file() and note.read_text(encoding="utf-8") == path.name
+
+    def _note(self, file: Path, path: Path) -> Path:
+        """Names the record of the step, of all in a run, that wrote `file` last."""
+        return path.parent / "files" / hashlib.sha256(str(file).encode()).hexdigest()[:32]
 
     def place(self, run: str, step: str, item: Any) -> Path:
         """Where the record of a step is, or of a step for one item of a loop."""

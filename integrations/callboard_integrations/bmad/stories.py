@@ -1,7 +1,8 @@
 """Which items a loop goes over: stories of the status file, of `stories.yaml`, or of documents.
 
-In this order: what was named when the run was started; the project's own lists; headings such as
-`Story 1.2: Title` in what the steps before have written, or the list items of their text.
+What was named when the run was started; else stories of the status file that are not done, and
+those of `stories.yaml`, or of headings such as `Story 1.2: Title` in what the steps before have
+written, that have no status yet. Of other loops, headings or list items of the documents.
 """
 
 from __future__ import annotations
@@ -38,15 +39,20 @@ _ITEM = re.compile(r"^\s{0,3}(?:[-*]|\d+[.)])\s+(\S.*)$", re.MULTILINE)
 def find_items(
     project: Path, over: str, given: Sequence[str], texts: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """At most 500 items with `id` and `title`. Raises `BadInput` if there are none, or more."""
-    found = _given(given)
-    if not found and is_about_stories(over):
-        found = _of_status(project) or _of_list(project) or _of_headings(texts)
-    elif not found:
+    """At most 500 items with `id` and `title`; none if all stories are done already.
+
+    Raises `BadInput` if nothing is found to go over, or too much.
+    """
+    statuses = _statuses(project) if is_about_stories(over) else {}
+    if given:
+        found = [{"id": name, "title": name} for name in dict.fromkeys(given)]
+    elif is_about_stories(over):
+        found = _of_status(statuses) + _new(statuses, _of_list(project) or _of_headings(texts))
+    else:
         found = _of_documents(over, texts)
     if len(found) > _MAX_ITEMS:
         raise BadInput("items", f"{len(found)} items to go over; at most {_MAX_ITEMS}")
-    if not found:
+    if not found and not statuses:
         raise BadInput(
             "items",
             f"nothing is found for {over!r}: write headings such as `### Story 1.1: Title`, keep a "
@@ -55,20 +61,27 @@ def find_items(
     return found
 
 
-def _given(given: Sequence[str]) -> list[dict[str, Any]]:
-    return [{"id": name, "title": name} for name in dict.fromkeys(given)]
+def _statuses(project: Path) -> dict[str, str]:
+    """Of the stories alone."""
+    found = StatusFile(find_status_file(project), project).read()
+    return {key: status for key, status in found.items() if _KEY.fullmatch(key)}
 
 
-def _of_status(project: Path) -> list[dict[str, Any]]:
+def _of_status(statuses: Mapping[str, str]) -> list[dict[str, Any]]:
     """Those that are not done yet."""
-    path = find_status_file(project)
     found = []
-    for key, status in StatusFile(path, project).read().items():
+    for key, status in statuses.items():
         parts = _KEY.fullmatch(key)
         if parts and status != "done":
             title = (parts[3] or key).replace("-", " ")
-            found.append({"id": key, "epic": parts[1], "title": title, "status": status})
+            found.append({"id": key, "epic": parts[1], "title": title})
     return found
+
+
+def _new(statuses: Mapping[str, str], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those whose number, or whole id, has no status yet."""
+    known = {part for key in statuses for part in (key, "-".join(key.split("-")[:2]))}
+    return [row for row in rows if row["id"].replace(".", "-") not in known]
 
 
 def _of_list(project: Path) -> list[dict[str, Any]]:
