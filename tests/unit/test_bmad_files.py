@@ -239,3 +239,27 @@ def test_a_dependency_that_is_missing_is_a_warning_with_or_without_its_ending(tm
     (tasks / "there.md").touch()
     missing = [one.message for one in discover(tmp_path).diagnostics]
     assert missing == ["it needs tasks/gone.md, which is not there"]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<agent " * 35_000,
+        '<agent name="' * 19_000,
+        "<agent name='x'>" + "<item " * 40_000,
+        "<agent name='x'>" + "<persona><role " * 16_000,
+        "```yaml\nagent: {id: other}\n" + "\n" * 240_000,
+        "```yaml\nagent: {id: a}\ncommands: [" + "x" * 240_000 + "]\n```\n",
+        "```yaml\n" + "- " * 120_000 + "\n```\n",
+        '```yaml\n- "' + "\\" * 240_000 + "\n```\n",
+    ],
+    ids=["agents", "quotes", "items", "roles", "blank", "word", "dashes", "slashes"],
+)
+def test_a_file_made_to_be_slow_is_read_in_time(tmp_path: Path, text: str):
+    agent_at(tmp_path, "slow", text)
+    compiled = tmp_path / "_bmad" / "bmm" / "agents" / "slow.md"
+    compiled.parent.mkdir(parents=True)
+    compiled.write_text(text)
+    for path in (tmp_path, tmp_path / ".bmad-core"):
+        assert len(discover(path).files) <= 1

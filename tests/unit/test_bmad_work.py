@@ -256,3 +256,28 @@ def test_stories_come_from_the_status_file_then_from_headings(tmp_path: Path):
     )
     found = find_items(tmp_path, "for_each_epic", [], texts)
     assert [one["id"] for one in found] == ["1-2-wheel", "2.1"]
+
+
+async def test_what_the_model_used_settles_what_each_step_had_reserved(tmp_path: Path):
+    project = project_at(tmp_path)
+    roster = discover(project)
+    plan = make_plan(roster, roster.workflow())
+    options = RunOptions(
+        run="r", other_answers=True, items=["1.1"], tokens=400, budgets=["provider:local"]
+    )
+    # all there is: six steps reserve 2,400 and use 252
+    limits = {"budgets.keys": {"provider:local": {"units": {"tokens": {"limit": 700}}}}}
+    with model_server() as model:
+        agents = agents_of(workshop_of(project, model), roster.personas)
+        async with memory_board(agents, settings=limits) as board:
+            handle = await board.run(to_workflow(plan, options))
+            await handle.result(timeout=60)
+        assert len(model.asked) == 6
+
+
+@pytest.mark.timeout(20)
+def test_a_document_made_to_be_slow_is_searched_in_time(tmp_path: Path):
+    texts = {str(number): char * 200_000 for number, char in enumerate("#*- \n")}
+    texts |= {"last": "Story 1.1 " + "*" * 200_000 + "\n# " + "chapter " * 20_000}
+    assert [one["id"] for one in find_items(tmp_path, "for_each_epic", [], texts)] == ["1.1"]
+    assert find_items(tmp_path, "per-chapter", [], texts)

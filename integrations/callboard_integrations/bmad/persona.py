@@ -86,7 +86,7 @@ def text_of(value: Any) -> str:
 def texts_of(value: Any) -> tuple[str, ...]:
     """A list, one text, or a text of `- ` lines, as texts."""
     if isinstance(value, str) and value.lstrip().startswith("- "):
-        items = re.split(r"^\s*- ", value, flags=re.MULTILINE)
+        items = re.split(r"^[ \t]*- ", value, flags=re.MULTILINE)
         return tuple(" ".join(item.split()) for item in items if item.strip())
     items = value if isinstance(value, list) else [value]
     return tuple(text for text in map(text_of, items) if text)

@@ -160,7 +160,7 @@ async def _work(workshop: Workshop, persona: Persona, assignment: Assignment, ct
 def _settle(ctx: Context, tokens: int | None) -> None:
     """Say what was used; where the runner does not know, what was reserved stays charged."""
     if tokens is not None:
-        ctx.use(tokens=float(tokens))
+        ctx.settle(tokens=float(tokens))
 
 
 async def _kept(

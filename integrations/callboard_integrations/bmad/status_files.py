@@ -87,7 +87,7 @@ class StatusFile:
 
     def _write(self, changed: dict[str, str]) -> None:
         text = self.path.read_text(encoding="utf-8") if self.path.exists() else f"{_SECTION}:\n"
-        lines: list[str] = text.splitlines(keepends=True)
+        lines = [str(line) for line in text.splitlines(keepends=True)]
         left = dict(changed)
         inside = False
         last = len(lines)

@@ -26,7 +26,7 @@ __all__ = ["find_items"]
 _MAX_ITEMS = 500
 _KEY = re.compile(r"(\d+)-(\d+)(?:-(.+))?")
 _STORY = re.compile(
-    r"^\s*(?:#+\s*|[-*]\s+|\*\*)*Story\s+(\d+)\s*[.-]\s*(\d+)\b\s*[:.-]?\s*(.*?)[\s*]*$",
+    r"^[#*\- \t]{0,12}Story[ \t]+(\d{1,4})[ ]?[.-][ ]?(\d{1,4})\b[ \t]*[:.-]?[ \t]*(.{0,200})",
     re.IGNORECASE | re.MULTILINE,
 )
 _PART = re.compile(
@@ -111,7 +111,7 @@ def _of_headings(texts: Mapping[str, str]) -> list[dict[str, Any]]:
     for text in texts.values():
         for epic, number, title in _STORY.findall(text):
             own = f"{epic}.{number}"
-            found.setdefault(own, {"id": own, "epic": epic, "title": title.strip("*: ")[:200]})
+            found.setdefault(own, {"id": own, "epic": epic, "title": title.strip("*: ")})
     return list(found.values())
 
 

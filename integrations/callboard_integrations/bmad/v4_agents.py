@@ -55,7 +55,7 @@ def read_agent(text: str, findings: Findings, *, pack: str, stem: str) -> Person
         findings.note(
             "other-id",
             f"its id {own!r} is not its file's name {stem!r}; it is found by both",
-            line_of(plain, r"^\s+id:"),
+            line_of(plain, r"^[ \t]+id:"),
         )
     return Persona(
         id=own,

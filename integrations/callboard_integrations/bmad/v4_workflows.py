@@ -153,7 +153,7 @@ def _named(item: dict[str, Any], findings: Findings, plain: str) -> WorkflowStep
         findings.note(
             "unknown-key",
             f"`{unknown}` of a step is not known, and kept out of the plan",
-            line_of(plain, rf"^\s+(?:- )?{re.escape(unknown)}:"),
+            line_of(plain, rf"^[ \t]+(?:- )?{re.escape(unknown)}:"),
         )
     return step
 

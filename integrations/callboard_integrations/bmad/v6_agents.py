@@ -17,9 +17,10 @@ from callboard_integrations.bmad.tolerant_yaml import parse_yaml
 
 __all__ = ["customized", "is_compiled", "read_agent_yaml", "read_compiled"]
 
-_AGENT = re.compile(r"<agent\b((?:[^>\"]|\"[^\"]*\")*)>", re.IGNORECASE)
+# Bounded, so that a file of nothing but beginnings is read in one pass.
+_AGENT = re.compile(r"<agent\b((?:[^<>\"]|\"[^\"]{0,500}\"){0,400})>", re.IGNORECASE)
 _ATTRIBUTE = re.compile(r"([\w-]+)=\"(.*?)\"(?=\s+[\w-]+=|\s*/?\s*\Z)", re.DOTALL)
-_ITEM = re.compile(r"<(?:item|c|cmd)\b(.*?)>(.*?)</(?:item|c|cmd)>", re.DOTALL | re.IGNORECASE)
+_ITEM = re.compile(r"<(?:item|c|cmd)\b([^<]{0,2000})>([^<]{0,4000})</", re.IGNORECASE)
 
 
 def read_agent_yaml(text: str, findings: Findings, *, pack: str, stem: str) -> Persona | None:
@@ -102,8 +103,9 @@ def read_compiled(text: str, findings: Findings, *, pack: str, stem: str) -> Per
 
 
 def _element(body: str, name: str) -> str:
-    found = re.search(rf"<{name}\b[^>]*>(.*?)</{name}>", body, re.DOTALL | re.IGNORECASE)
-    return found[1].strip() if found else ""
+    opened = re.search(rf"<{name}\b[^>]{{0,500}}>", body, re.IGNORECASE)
+    closed = body.find(f"</{name}>", opened.end()) if opened else -1
+    return body[opened.end() : closed].strip() if opened and closed >= 0 else ""
 
 
 def _items(body: str) -> list[Command]:

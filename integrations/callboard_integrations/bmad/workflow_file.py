@@ -16,6 +16,7 @@ __all__ = ["Artifact", "Sequence", "WorkflowFile", "WorkflowStep", "artifacts_of
 
 _QUALIFIER = re.compile(r"\s*\(([^()]*)\)\s*")
 _OR = re.compile(r"\s+OR\s+|\s+or\s+")
+_MAX_NAMES = 2000
 _EVERYTHING = re.compile(r"(all|any)_\w*(artifacts|documents)\w*", re.IGNORECASE)
 
 
@@ -94,5 +95,5 @@ class WorkflowFile:
 def artifacts_of(value: Any) -> tuple[Artifact, ...]:
     """A list, one text, or a text with commas outside of brackets."""
     texts = [text_of(item) for item in value] if isinstance(value, list) else [text_of(value)]
-    parts = [part for text in texts for part in re.split(r",\s*(?![^(]*\))", text)]
+    parts = [part for text in texts for part in re.split(r",\s*(?![^(]*\))", text[:_MAX_NAMES])]
     return tuple(Artifact.read(part) for part in parts if part.strip())
