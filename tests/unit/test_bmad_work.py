@@ -192,6 +192,14 @@ async def test_stories_of_a_repository_have_a_branch_and_a_worktree_each(tmp_pat
     changed = git(project, "status", "--porcelain", "--", ".", ":!docs", ":!.callboard")
     assert changed.split() == ["??", "asked.txt"]  # of the steps that are about no story
 
+    before = git(project, "rev-parse", "callboard/r/1-1", "callboard/r/1-2").split()
+    git(project, "worktree", "remove", "--force", ".callboard/worktrees/r/1-1")
+    git(project, "branch", "-D", "callboard/r/1-1")
+    await run_engine(project, Workshop(project, runner), items=["1.1", "1.2", "2.1"])
+    after = git(project, "rev-parse", "callboard/r/1-1", "callboard/r/1-2").split()
+    assert before[1] == after[1], "finished work is left alone"
+    assert "implement_story: 1-1" in git(project, "log", "--format=%s", "callboard/r/1-1")
+
 
 async def test_an_interrupted_run_asks_only_for_what_is_missing(tmp_path: Path):
     project = project_at(tmp_path)

@@ -132,6 +132,8 @@ async def _work(workshop: Workshop, persona: Persona, assignment: Assignment, ct
     key = Records.key(persona.raw, prompt)
     place = workshop.records.place(assignment.run, assignment.step, assignment.item)
     known = await asyncio.to_thread(workshop.records.recall, place, key, folder)
+    if known is not None and tree is not None and not await tree.has(known.commit):
+        known = None  # its branch is gone, or was reset
     if known is not None:
         _settle(ctx, 0)
         return Done(

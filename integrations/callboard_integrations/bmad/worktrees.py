@@ -32,6 +32,10 @@ class Worktree:
         self.folder = folder
         self.branch = branch
 
+    async def has(self, commit: str) -> bool:
+        """Whether the branch still holds a commit."""
+        return await _succeeds(self.folder, "merge-base", "--is-ancestor", commit, "HEAD")
+
     async def commit(self, message: str) -> str:
         """Commit whatever has changed; the branch's commit then."""
         await _git(self.folder, "add", "--all")
