@@ -32,8 +32,8 @@ from callboard_ledger.reading import Reading
 __all__ = ["Auditor", "Tail", "check_tail", "read_tail"]
 
 _NO_MESSAGE = 10037
-_MOST_LEAVES = 2_000
-_MOST_BYTES = 400 * 1024
+_MOST_LEAVES = 4_000  # more than come during one round trip, or the log falls behind for ever
+_MOST_BYTES = 800 * 1024
 _MOST_WAITING = 200_000  # leaves, about 300 bytes each: beyond it they are read again later
 
 Publish = Callable[[bytes, bytes, Done], None]

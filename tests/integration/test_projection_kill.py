@@ -44,6 +44,9 @@ pytestmark = [pytest.mark.postgres, pytest.mark.timeout(300)]
 
 SLOW = pytest.mark.skipif(not os.environ.get("CALLBOARD_SLOW"), reason="set CALLBOARD_SLOW=1")
 
+_EACH = 400
+"""Events that come from one kill to the next."""
+
 
 async def stream_of(link: Connection, topology: Topology) -> str:
     info = await link.api(f"STREAM.INFO.{topology.journal}")
@@ -75,19 +78,25 @@ async def test_the_tables_are_complete_after_kills_of_the_projector_at_random_po
     nats: NatsServer, database: Database, kills: int
 ):
     rng = random.Random(kills)
-    events = kills * 400
+    events = kills * _EACH
     await migrate(database.url)
     topology = Topology(Subjects(nats.prefix))
     settings = {"PROJECTION__BATCH": "37", "PROJECTION__FLUSH_SECONDS": "0.005"}
     async with open_link(nats.url, name="test") as link, asyncio.TaskGroup() as group:
         await ensure_streams(link, topology)
-        posting = group.create_task(publish(nats, random_journal(kills + 1, events, resume=False)))
+        journal = random_journal(kills + 1, events, resume=False)
+        posting: asyncio.Task[None] | None = None
         written: list[int] = []
-        for _ in range(kills):
+        for number in range(kills):  # so that at each kill there is something to write
+            if posting is not None:
+                await posting
+            part = journal[number * _EACH : (number + 1) * _EACH]
+            posting = group.create_task(publish(nats, part))
             async with projecting(nats, database.url, **settings) as process:
                 await asyncio.sleep(rng.uniform(0.0, 0.3))  # any moment will do
                 process.kill()
             written.append(database.run("select coalesce(max(seq), 0) from callboard_events")[0][0])
+        assert posting is not None
         await posting
         async with projecting(nats, database.url) as process:
             await caught_up(link, topology, events)

@@ -406,7 +406,6 @@ def test_the_state_equals_an_independent_fold_across_saves_and_restarts(
     }
     states = Counter(row["state"] for row in naive.tasks.values())
     assert set(states) >= {"waiting", "succeeded"}
-    assert states.keys() & {"failed", "cancelled", "expired"}
     store.close()
 
 
