@@ -11,15 +11,15 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Coroutine, Iterable
+from typing import Protocol
 
 from callboard_broker.connection import Connection
 from callboard_broker.direct import get_last
 from callboard_broker.errors import BadInput, StreamMissing, TooLarge
 from callboard_broker.publisher import Publisher
-from callboard_broker.streams import Topology
 from callboard_broker.wire import BlobRef
 
-__all__ = ["Blobs"]
+__all__ = ["BlobPlace", "Blobs"]
 
 _PART_BYTES = 256 * 1024
 _LEAST_PART_BYTES = 16 * 1024
@@ -29,10 +29,23 @@ _LIMIT_BYTES = 64 * 1024 * 1024
 _NAME = re.compile(r"([0-9a-f]{64})-([1-9][0-9]{0,8})")
 
 
-class Blobs:
-    """The blob store of one board."""
+class BlobPlace(Protocol):
+    """Where blobs lie; a board's are where its `Topology` says."""
 
-    def __init__(self, connection: Connection, topology: Topology) -> None:
+    @property
+    def blobs(self) -> str:
+        """The stream."""
+        ...
+
+    def blob(self, name: str, part: int) -> str:
+        """The subject of one part of a blob."""
+        ...
+
+
+class Blobs:
+    """One blob store; every board has one."""
+
+    def __init__(self, connection: Connection, topology: BlobPlace) -> None:
         self._connection = connection
         self._topology = topology
 

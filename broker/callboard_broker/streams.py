@@ -17,7 +17,14 @@ from callboard_broker.log_lines import LogBounds
 from callboard_broker.record import read_time_ns
 from callboard_broker.subjects import Subjects
 
-__all__ = ["Topology", "bound_logs", "ensure_streams", "first_sequence", "last_sequence"]
+__all__ = [
+    "Topology",
+    "bound_logs",
+    "ensure_stream",
+    "ensure_streams",
+    "first_sequence",
+    "last_sequence",
+]
 
 _NANO = 1_000_000_000
 _DUPLICATE_WINDOW = 100_000_000  # 100 ms, the least there is; nothing relies on it
@@ -146,6 +153,16 @@ async def bound_logs(connection: Connection, topology: Topology) -> None:
     config, wanted = info["config"], _bounds(topology.log_bounds)
     if any(config.get(name) != value for name, value in wanted.items()):
         await connection.api(f"STREAM.UPDATE.{topology.logs}", {**config, **wanted})
+
+
+async def ensure_stream(connection: Connection, settings: dict[str, Any]) -> None:
+    """Create one stream, or check it; what `settings` leave out is plain.
+
+    Raises as `ensure_streams` does.
+    """
+    wanted = {**_PLAIN, **settings}
+    found = await _patiently(connection, wanted)
+    _check(wanted, found)
 
 
 async def first_sequence(connection: Connection, stream: str) -> int:

@@ -1,0 +1,56 @@
+"""LangGraph on Callboard: graphs whose nodes are agents, and whose state is in JetStream.
+
+    from callboard_integrations.langgraph import JetStreamSaver, agent_node
+
+A name is loaded when it is first used: a graph that only saves needs nothing else of it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from callboard_integrations.langgraph.errors import (
+        DurabilityRefused,
+        LeaseHeld,
+        LeaseLost,
+        NotMappable,
+    )
+    from callboard_integrations.langgraph.leases import Lease
+    from callboard_integrations.langgraph.saver import JetStreamSaver
+
+__all__ = [
+    "DurabilityRefused",
+    "JetStreamSaver",
+    "Lease",
+    "LeaseHeld",
+    "LeaseLost",
+    "NotMappable",
+]
+
+_HERE = MappingProxyType(
+    {
+        "DurabilityRefused": "errors",
+        "JetStreamSaver": "saver",
+        "Lease": "leases",
+        "LeaseHeld": "errors",
+        "LeaseLost": "errors",
+        "NotMappable": "errors",
+    }
+)
+"""The module of each name."""
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name (PEP 562)."""
+    if name not in _HERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HERE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
