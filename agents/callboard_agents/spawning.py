@@ -8,6 +8,7 @@ attempt gets another chance, once in each attempt: else a parent could never rec
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any, Self, cast
 
@@ -15,7 +16,7 @@ from callboard_agents.spawn import Spawn
 from callboard_broker.client import Board, BoardOptions
 from callboard_broker.connection import Connection
 from callboard_broker.errors import TaskError
-from callboard_broker.handle import Handle
+from callboard_broker.handle import Handle, Update
 from callboard_broker.options import TaskOptions
 from callboard_broker.rule import TaskState
 
@@ -61,6 +62,11 @@ class Child:
                     if handle is self._handle and handle.id == self._posted:
                         raise
                 await self._replace(handle)
+
+    async def __aiter__(self) -> AsyncIterator[Update]:
+        """Follow what happens to it, as with a handle; not to a child that takes its place."""
+        async for update in self._handle:
+            yield update
 
     async def cancel(self, reason: str = "") -> None:
         """End it as soon as possible; see `Handle.cancel`."""

@@ -12,32 +12,58 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from callboard_integrations.langgraph.durability import durable
     from callboard_integrations.langgraph.errors import (
         DurabilityRefused,
         LeaseHeld,
         LeaseLost,
         NotMappable,
     )
+    from callboard_integrations.langgraph.graph_handler import graph_agent
     from callboard_integrations.langgraph.leases import Lease
+    from callboard_integrations.langgraph.node import (
+        AgentNode,
+        NodeOptions,
+        agent_node,
+        agent_task,
+        is_retryable,
+    )
     from callboard_integrations.langgraph.saver import JetStreamSaver
+    from callboard_integrations.langgraph.store import JetStreamStore
 
 __all__ = [
+    "AgentNode",
     "DurabilityRefused",
     "JetStreamSaver",
+    "JetStreamStore",
     "Lease",
     "LeaseHeld",
     "LeaseLost",
+    "NodeOptions",
     "NotMappable",
+    "agent_node",
+    "agent_task",
+    "durable",
+    "graph_agent",
+    "is_retryable",
 ]
 
 _HERE = MappingProxyType(
     {
+        "AgentNode": "node",
         "DurabilityRefused": "errors",
         "JetStreamSaver": "saver",
+        "JetStreamStore": "store",
         "Lease": "leases",
         "LeaseHeld": "errors",
         "LeaseLost": "errors",
+        "NodeOptions": "node",
         "NotMappable": "errors",
+        "agent_node": "node",
+        "agent_task": "node",
+        "durable": "durability",
+        "graph_agent": "graph_handler",
+        "is_retryable": "node",
     }
 )
 """The module of each name."""

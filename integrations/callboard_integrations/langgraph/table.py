@@ -49,9 +49,16 @@ class Table:
     # -- writing
 
     async def write(
-        self, subject: str, data: bytes, *, fence: tuple[GuardedWriter, int] | None = None
+        self,
+        subject: str,
+        data: bytes,
+        *,
+        headers: bytes = b"",
+        fence: tuple[GuardedWriter, int] | None = None,
     ) -> int:
         """Store a row; return its sequence. fence: stored only while this guard holds.
+
+        headers: the server's own, such as a time to live; not together with a fence.
 
         Raises `WriteRefused`, `TooLarge`, `StreamMissing`, `BoardUnreachable`, `WriteUnresolved`.
         """
@@ -60,7 +67,7 @@ class Table:
         while True:
             try:
                 if fence is None:
-                    return await self.publisher.put(subject, data)
+                    return await self.publisher.put(subject, data, headers)
                 return await _guarded(fence, subject, data)
             except (WriteUnresolved, BoardUnreachable):
                 if loop.time() > deadline or self.connection.closed:
