@@ -301,3 +301,19 @@ async def test_a_graph_agent_whose_host_is_killed_goes_on_from_its_checkpoint(
     assert sorted(result["pages"]) == ["local", *(f"through p{n}" for n in range(6))]
     check_once(table.lines)
     assert table.lines["local"] == 1, "its write was stored, for the superstep had ended for it"
+
+
+async def test_the_example_runs_as_it_stands(tmp_path: Path):
+    folder = TESTS.parent / "examples/langgraph"
+    async with live_board([str(folder / "review_agents.py")], folder=tmp_path / "board") as board:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(folder / "review_graph.py"),
+            stdout=subprocess.PIPE,
+            env={**os.environ, "CALLBOARD_NATS_URL": board_url(board)},
+        )
+        out, _ = await process.communicate()
+    assert out.decode().splitlines() == [
+        "asked: {'publish': ['b.py has no docstring']}",
+        "approved: True ['b.py has no docstring']",
+    ]

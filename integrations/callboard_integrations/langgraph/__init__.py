@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from callboard_integrations.langgraph.graph_handler import graph_agent
     from callboard_integrations.langgraph.leases import Lease
+    from callboard_integrations.langgraph.mapping import workflow_from_graph
     from callboard_integrations.langgraph.node import (
         AgentNode,
         NodeOptions,
@@ -46,6 +47,7 @@ __all__ = [
     "durable",
     "graph_agent",
     "is_retryable",
+    "workflow_from_graph",
 ]
 
 _HERE = MappingProxyType(
@@ -64,6 +66,7 @@ _HERE = MappingProxyType(
         "durable": "durability",
         "graph_agent": "graph_handler",
         "is_retryable": "node",
+        "workflow_from_graph": "mapping",
     }
 )
 """The module of each name."""

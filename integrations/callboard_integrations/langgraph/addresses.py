@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 from dataclasses import dataclass
 
 from callboard_broker.errors import BadInput, TooLarge
@@ -24,11 +25,12 @@ _EMPTY = "_"
 _MOST_BYTES = 512  # of one name; a subject has at most 4 KiB in a server's line
 
 
-def word(name: object) -> str:
+@functools.lru_cache(maxsize=4096)
+def word(name: str) -> str:
     """A name as a word of a subject. Raises `TooLarge`."""
-    data = str(name).encode()
+    data = name.encode()
     if len(data) > _MOST_BYTES:
-        raise TooLarge("id", f"{str(name)[:80]!r}... has {len(data)} bytes; at most {_MOST_BYTES}")
+        raise TooLarge("id", f"{name[:80]!r}... has {len(data)} bytes; at most {_MOST_BYTES}")
     return base64.urlsafe_b64encode(data).decode().rstrip("=") or _EMPTY
 
 
@@ -83,7 +85,7 @@ class ThreadAddress:
 
     def value(self, ns: str, channel: str, version: object) -> str:
         """ns is a word."""
-        return f"{self.root}.b.{ns}.{word(channel)}.{word(version)}"
+        return f"{self.root}.b.{ns}.{word(channel)}.{word(str(version))}"
 
     def writes(self, ns: str, checkpoint: str) -> str:
         """Below it, all writes of a checkpoint; both are words."""

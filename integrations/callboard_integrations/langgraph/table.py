@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -19,7 +20,12 @@ import msgspec
 from callboard_broker.answers import ApiError
 from callboard_broker.batch import GuardedWriter
 from callboard_broker.connection import Connection, NoResponder
-from callboard_broker.errors import BoardUnreachable, CallboardError, WriteUnresolved
+from callboard_broker.errors import (
+    BoardUnreachable,
+    CallboardError,
+    StreamMissing,
+    WriteUnresolved,
+)
 from callboard_broker.headers import header, status
 from callboard_broker.publisher import Publisher
 from callboard_broker.record import Record, read_time_ns
@@ -62,18 +68,24 @@ class Table:
 
         Raises `WriteRefused`, `TooLarge`, `StreamMissing`, `BoardUnreachable`, `WriteUnresolved`.
         """
+        send: Callable[..., None] = partial(self.publisher.publish, headers=headers)
+        if fence is not None:
+            send = partial(fence[0].write, guard=fence[1])
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._patience
         while True:
             try:
-                if fence is None:
-                    return await self.publisher.put(subject, data, headers)
-                return await _guarded(fence, subject, data)
+                return await _stored(send, subject, data)
+            except StreamMissing:  # or it is electing its leader
+                if loop.time() > deadline:
+                    raise
+                await asyncio.sleep(_PAUSE_SECONDS)
             except (WriteUnresolved, BoardUnreachable):
                 if loop.time() > deadline or self.connection.closed:
                     raise
-                async with asyncio.timeout_at(deadline):
-                    await self.connection.reached()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(deadline):
+                        await self.connection.reached()
 
     async def purge(self, subjects: str, *, before: int | None = None) -> None:
         """Remove the rows of a filter. before: only those with a smaller sequence."""
@@ -206,8 +218,7 @@ def _parts(subjects: Sequence[str], size: int) -> Iterator[Sequence[str]]:
         yield subjects[start : start + size]
 
 
-async def _guarded(fence: tuple[GuardedWriter, int], subject: str, data: bytes) -> int:
-    writer, guard = fence
+async def _stored(send: Callable[..., None], subject: str, data: bytes) -> int:
     written: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     def done(seq: int | None, error: Exception | None) -> None:
@@ -218,5 +229,5 @@ async def _guarded(fence: tuple[GuardedWriter, int], subject: str, data: bytes) 
         else:
             written.set_exception(error or CallboardError("a write failed without a reason"))
 
-    writer.write(subject, data, guard=guard, done=done)
+    send(subject, data, done=done)
     return await written
