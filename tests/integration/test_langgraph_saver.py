@@ -27,8 +27,10 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, Send, interrupt
 
 from callboard_broker.errors import TooLarge
+from callboard_broker.server import EmbeddedServer, ServerOptions
 from callboard_integrations.langgraph import JetStreamSaver, LeaseHeld, LeaseLost
 from callboard_integrations.langgraph.packing import StoredWrites
+from tests.clusters import open_cluster
 from tests.servers import NatsServer
 
 WRITER = Path(__file__).parent.parent / "langgraph_writer.py"
@@ -292,6 +294,20 @@ async def test_what_a_zombie_still_writes_is_refused_by_the_server(nats: NatsSer
             await zombie.aput_writes(at, [("a", 3)], "other")
 
 
+async def test_a_holder_that_goes_does_not_end_the_lease_of_its_heir(nats: NatsServer):
+    async with (
+        JetStreamSaver.from_url(nats.url) as zombie,
+        JetStreamSaver.from_url(nats.url) as heir,
+    ):
+        old = zombie.lease("t")
+        await old.__aenter__()
+        async with heir.lease("t", take_over=True):
+            await old.__aexit__(None, None, None)  # it has not noticed
+            with pytest.raises(LeaseHeld):
+                async with zombie.lease("t"):
+                    pass
+
+
 async def test_a_lease_whose_holder_was_killed_ends_by_the_servers_clock(nats: NatsServer):
     process = subprocess.Popen(  # noqa: ASYNC220  nothing else is on the loop
         [sys.executable, str(WRITER), nats.url, "t", "2"], stdout=subprocess.PIPE, text=True
@@ -322,6 +338,48 @@ async def test_a_deleted_thread_takes_no_more_writes_of_its_holder(nats: NatsSer
         with pytest.raises(LeaseLost):
             await saver.aput(config, empty_checkpoint(), {}, {})
         assert await saver.aget_tuple(config) is None
+
+
+async def test_a_burst_on_a_server_that_syncs_is_stored_whole_and_in_order(tmp_path: Path):
+    options = ServerOptions(store=tmp_path / "nats", sync="always")
+    async with EmbeddedServer(options) as server, JetStreamSaver.from_url(server.url) as saver:
+        config: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
+        at = await saver.aput(config, empty_checkpoint(), {}, {})
+        for _ in range(2):  # the second time nothing counts: the first call of a task does
+            await asyncio.gather(
+                *[saver.aput_writes(at, [("a", n)], f"task-{n:04}") for n in range(1500)]
+            )
+        found = await saver.aget_tuple(config)
+        assert found is not None
+        assert found.pending_writes == [(f"task-{n:04}", "a", n) for n in range(1500)]
+
+
+async def test_on_a_cluster_a_leased_thread_is_read_as_it_was_written(tmp_path: Path):
+    config: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
+    with open_cluster(tmp_path) as cluster:
+        url = cluster.server().url
+        async with (
+            JetStreamSaver.from_url(url, replicas=3) as saver,
+            JetStreamSaver.from_url(url, replicas=3) as zombie,
+        ):
+            held = zombie.lease("t")
+            await held.__aenter__()
+            async with saver.lease("t", take_over=True):
+                for number in range(5):
+                    checkpoint = empty_checkpoint()
+                    checkpoint["channel_versions"] = {"text": f"{number}.1"}
+                    checkpoint["channel_values"] = {"text": "long " * 100_000 + str(number)}
+                    at = await saver.aput(config, checkpoint, {}, {"text": f"{number}.1"})
+                    await asyncio.gather(
+                        *[saver.aput_writes(at, [("a", n)], f"task-{n:03}") for n in range(100)]
+                    )
+                    found = await saver.aget_tuple(config)
+                    assert found is not None
+                    assert found.checkpoint["channel_values"] == checkpoint["channel_values"]
+                    assert found.pending_writes == [(f"task-{n:03}", "a", n) for n in range(100)]
+                with pytest.raises(LeaseLost):
+                    await zombie.aput_writes(at, [("a", 7)], "task")
+            await held.__aexit__(None, None, None)
 
 
 async def test_a_killed_writer_leaves_whole_writes_or_none(nats: NatsServer):

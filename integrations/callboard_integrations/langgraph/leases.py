@@ -28,12 +28,16 @@ _BEATS = 3  # in one lease
 
 
 class Lease:
-    """A thread that is held. lost: a write or a heartbeat was refused; nothing is stored now."""
+    """A thread that is held. lost: a write or a heartbeat was refused; nothing is stored now.
+
+    token: the sequence of its claim. heartbeat: that of its last heartbeat.
+    """
 
     def __init__(self, thread: str, token: int, writer: GuardedWriter) -> None:
         self.thread = thread
         self.token = token
         self.lost = False
+        self.heartbeat = 0
         self._writer = writer
 
     async def write(self, table: Table, subject: str, data: bytes) -> int:
@@ -82,8 +86,8 @@ class Leases:
                 del self._held[thread]
                 if before is not None:
                     self._held[thread] = before  # it is lost, and its writes say so
-            if not lease.lost:
-                await self._table.purge(address.heartbeat)
+            # ours, and not the heartbeat of whoever has taken over without our noticing
+            await self._table.purge(address.heartbeat, before=lease.heartbeat + 1)
 
     async def _claim(
         self, thread: str, address: ThreadAddress, holder: str, *, take_over: bool
@@ -113,7 +117,7 @@ class Leases:
             }
         )
         try:
-            await self._table.publisher.put(address.heartbeat, b"", headers)
+            lease.heartbeat = await self._table.publisher.put(address.heartbeat, b"", headers)
         except WriteRefused as refusal:
             if refusal.code != GUARD_FAILED:
                 raise

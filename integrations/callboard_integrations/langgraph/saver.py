@@ -13,6 +13,7 @@ import itertools
 import random
 import secrets
 from collections.abc import (
+    AsyncGenerator,
     AsyncIterator,
     Collection,
     Iterable,
@@ -225,7 +226,7 @@ class JetStreamSaver(BaseCheckpointSaver[str], LoopBound):
         filter: dict[str, Any] | None = None,  # noqa: A002  LangGraph's name
         before: RunnableConfig | None = None,
         limit: int | None = None,
-    ) -> AsyncIterator[CheckpointTuple]:
+    ) -> AsyncGenerator[CheckpointTuple]:
         """The checkpoints of a thread, or of all, the newest first. filter: of metadata."""
         asked = (config or {}).get("configurable", {})
         ns, checkpoint = asked.get("checkpoint_ns"), asked.get("checkpoint_id")
@@ -286,8 +287,11 @@ class JetStreamSaver(BaseCheckpointSaver[str], LoopBound):
     ) -> Iterator[CheckpointTuple]:
         """As `alist`."""
         listing = self.alist(config, filter=filter, before=before, limit=limit)
-        while (found := self.on_loop(_next(listing))) is not None:
-            yield found
+        try:
+            while (found := self.on_loop(_next(listing))) is not None:
+                yield found
+        finally:
+            self.on_loop(listing.aclose())
 
     def delete_thread(self, thread_id: str) -> None:
         """As `adelete_thread`."""

@@ -225,6 +225,7 @@ async def _open(
         "subjects": [f"{prefix}.items.>"],
         "num_replicas": replicas,
         "max_msgs_per_subject": 1,
+        "allow_atomic": True,
         "allow_msg_ttl": True,
     }
     async with open_link(url, name="callboard langgraph store") as connection:

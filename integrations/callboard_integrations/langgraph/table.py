@@ -29,6 +29,7 @@ from callboard_broker.errors import (
 from callboard_broker.headers import header, status
 from callboard_broker.publisher import Publisher
 from callboard_broker.record import Record, read_time_ns
+from callboard_integrations.langgraph.gathering import Gathering
 
 __all__ = ["Table"]
 
@@ -51,6 +52,7 @@ class Table:
         self.publisher = publisher
         self.stream = stream
         self._patience = patience
+        self._gathering = Gathering(publisher)
 
     # -- writing
 
@@ -68,8 +70,10 @@ class Table:
 
         Raises `WriteRefused`, `TooLarge`, `StreamMissing`, `BoardUnreachable`, `WriteUnresolved`.
         """
-        send: Callable[..., None] = partial(self.publisher.publish, headers=headers)
-        if fence is not None:
+        send: Callable[..., None] = self._gathering.write
+        if headers:
+            send = partial(self.publisher.publish, headers=headers)
+        elif fence is not None:
             send = partial(fence[0].write, guard=fence[1])
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._patience
