@@ -151,7 +151,7 @@ def test_writes_come_back_as_from_the_saver_in_memory(nats: NatsServer):
         check()
 
 
-async def test_a_graph_is_interrupted_and_goes_on_in_another_process_of_mind(nats: NatsServer):
+async def test_a_graph_is_interrupted_and_goes_on_over_another_connection(nats: NatsServer):
     class Asked(TypedDict, total=False):
         answer: str
 
