@@ -30,7 +30,6 @@ class Child:
         self._board = board
         self._spawn = spawn
         self._handle = handle
-        self._posted = handle.id
         self._again = 0
         self._posting = asyncio.Lock()
 
@@ -41,6 +40,11 @@ class Child:
     def id(self) -> str:
         """Its task's id; that of an earlier attempt's child, as soon as that is known."""
         return self._handle.id
+
+    @property
+    def posted(self) -> str:
+        """The id of its post; it differs from `id` once an earlier attempt's child is found."""
+        return self._handle.posted
 
     @property
     def state(self) -> TaskState:
@@ -59,7 +63,7 @@ class Child:
                 try:
                     return await handle.result()
                 except TaskError:
-                    if handle is self._handle and handle.id == self._posted:
+                    if handle is self._handle and handle.id == handle.posted:
                         raise
                 await self._replace(handle)
 
@@ -77,7 +81,6 @@ class Child:
             if self._handle is ended:
                 self._again += 1
                 self._handle = await _submit(self._board, self._spawn, self._again)
-                self._posted = self._handle.id
 
 
 class Children:

@@ -100,10 +100,12 @@ class Handle:
     """One posted task or workflow. id: as the ledger and the command know it.
 
     keeps: what is told now is for the first who follows, because nobody can follow yet.
+
+    posted: the id of its post; it differs from `id` once the post is known to repeat another.
     """
 
     def __init__(self, board: _Board, task: str, tenant: str, shard: int) -> None:
-        self.id = task
+        self.id = self.posted = task
         self.tenant = tenant
         self.shard = shard
         self.error: Failure | None = None

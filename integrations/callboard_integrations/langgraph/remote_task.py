@@ -28,6 +28,9 @@ class _Posted(Protocol):
     @property
     def id(self) -> str: ...
 
+    @property
+    def posted(self) -> str: ...
+
     async def result(self) -> Any: ...
 
     async def cancel(self, reason: str = "") -> None: ...
@@ -69,11 +72,10 @@ async def run_remote(
     number = task.attempt
     while True:
         posted = await _post(task, poster, number)
-        first = posted.id
         try:
             return await _followed(posted, heard)
         except TaskError:
-            if posted.id == first or not task.place:
+            if posted.id == posted.posted or not task.place:
                 raise
         number += 1  # it was posted, and had ended without success, before this run
 
