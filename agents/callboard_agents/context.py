@@ -85,14 +85,15 @@ class HostSide:
     """What contexts need of their host; one for all attempts of an agent.
 
     room: waits while the connection is congested. spawn: posts a child. loop: the host's, of a
-    handler that runs in a thread. now: its clock, in seconds. submit: runs a coroutine on `loop`.
-    logs: where lines are taken.
+    handler that runs in a thread. now: its clock, in seconds. cpu: the seconds of CPU that the
+    calling thread has used. submit: runs a coroutine on `loop`. logs: where lines are taken.
     """
 
     room: Callable[[], Awaitable[None]] | None = None
     spawn: Spawner = _nobody_spawns
     loop: asyncio.AbstractEventLoop | None = None
     now: Callable[[], float] = time.monotonic
+    cpu: Callable[[], float] = time.thread_time
     submit: Submit = asyncio.run_coroutine_threadsafe
     logs: LogBook | None = None
 

@@ -54,7 +54,7 @@ class HostMetrics(Collector):
         )
         self._cpu = Counter(
             "callboard_agent_cpu_seconds",
-            "CPU of handlers in child processes",
+            "CPU of handlers in child processes and threads",
             ("capability",),
             registry=registry,
         )

@@ -27,8 +27,8 @@ class Run:
     timer: of its timeout, then of the patience with a handler that was told to end. watch: of its
     heartbeat. ended: its outcome is decided. context: of a handler in this process. side: what it
     says and wants. deadline: when it is stopped, of `time.monotonic()`. restored: the checkpoint
-    that it begins with, as JSON. checkpoints, outputs: how many it has given so far. layers,
-    usage: of a child process, once it has ended.
+    that it begins with, as JSON. checkpoints, outputs: how many it has given so far. layers:
+    of a child process, once it has ended. usage: of that, or of a thread.
     """
 
     __slots__ = (

@@ -66,7 +66,7 @@ class Running:
         self._now = inline.now
         self._executors: dict[str, Executor] = {
             "inline": Inline(self, group),
-            "thread": Threaded(self),
+            "thread": Threaded(self, threaded),
         }
         self._policy: Policy | None = None
         self._most_bytes: dict[str, int] = {}

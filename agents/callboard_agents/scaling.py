@@ -1,7 +1,7 @@
 """How many local processes there should be: grown by what waits, shrunk when it is quiet.
 
 More are started where tasks have waited for a while and more processes would help: a queue's slots
-are all taken, or the processes are at the end of one core each; never beyond the memory and CPU
+are all taken, the processes are at the end of one core each, or none of them is heard; never beyond the memory and CPU
 that the machine has left. What only a budget holds up makes nothing grow. Growth is quick (at most
 twofold a step, and only once those started before work), shrinking slow. Without an answer from the
 router it stays as it is. Free of I/O: observations and the time come in.
@@ -20,6 +20,7 @@ _FULL = 0.9  # of a queue's slots, by a count that is a beat old
 _AT_ITS_END = 0.8  # of a core: so busy a process computes, and holds one interpreter lock
 _ROOMY = 0.7  # of what remains after one process less
 _STEP_SECONDS = 5.0  # from one process less to the next
+_UNHEARD_SECONDS = 3.0  # a router that has just begun hears each host within a beat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,14 +96,20 @@ class Observation:
         """Attempts that run."""
         return sum(queue.running for queue in self.queues)
 
+    @property
+    def unheard(self) -> bool:
+        """Whether something waits that no host serves: those that there are have fallen silent."""
+        return any(queue.waiting and not queue.hosts for queue in self.queues)
+
 
 class Scaler:
-    """Decides again and again; remembers since when it has been quiet."""
+    """Decides again and again; remembers since when it has been quiet, or nobody was heard."""
 
     def __init__(self, policy: ScalingPolicy) -> None:
         self.policy = policy
         self._quiet_since: float | None = None
         self._idle_since: float | None = None
+        self._unheard_since: float | None = None
         self._shrunk = False
 
     def decide(self, seen: Observation | None, hosts: int, now: float) -> int:
@@ -117,20 +124,26 @@ class Scaler:
             self._idle_since = None
         elif self._idle_since is None:
             self._idle_since = now
-        more = self._more(seen, hosts)
+        if not seen.unheard:
+            self._unheard_since = None
+        elif self._unheard_since is None:
+            self._unheard_since = now
+        more = self._more(seen, hosts, now)
         if more or not _suffice(seen, hosts - 1):
             self._quiet_since, self._shrunk = None, False
             return min(hosts + more, policy.most)
         self._quiet_since = now if self._quiet_since is None else self._quiet_since
         return self._fewer(hosts, now)
 
-    def _more(self, seen: Observation, hosts: int) -> int:
+    def _more(self, seen: Observation, hosts: int, now: float) -> int:
         if hosts == 0:
             return int(seen.waiting > 0)
         late = 1000 * self.policy.wait_seconds
         queues = [queue for queue in seen.queues if queue.waiting and queue.oldest_ms >= late]
         missing = max((queue.missing for queue in queues), default=0)
         if queues and seen.cores >= _AT_ITS_END:
+            missing = max(missing, 1)
+        if self._unheard_since is not None and now - self._unheard_since >= _UNHEARD_SECONDS:
             missing = max(missing, 1)
         if not missing or seen.load >= self.policy.busy:
             return 0
@@ -155,7 +168,7 @@ class Scaler:
         return hosts - 1
 
     def _forget(self) -> None:
-        self._quiet_since = self._idle_since = None
+        self._quiet_since = self._idle_since = self._unheard_since = None
         self._shrunk = False
 
 

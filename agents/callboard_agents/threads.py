@@ -1,7 +1,8 @@
 """The threads of one agent: started when they are needed, never waited for at the end.
 
 Python joins the threads of a ThreadPoolExecutor when the process ends; a handler that never
-returns would then keep a drained host alive for ever. These are daemons.
+returns would then keep a drained host alive for ever. These are daemons. The kernel counts the CPU
+of each, and so what a handler used of it; threads that a handler starts are not counted.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from collections.abc import Callable
 
 from msgspec import Raw
 
+from callboard_agents.context import HostSide
 from callboard_agents.executors import Watching
 from callboard_agents.failures import failure_of
 from callboard_agents.lane import Lane
 from callboard_agents.results import encode_result
 from callboard_agents.run import Run
-from callboard_broker.wire import Failure
+from callboard_broker.wire import Failure, Usage
 
 __all__ = ["Threaded", "Threads"]
 
@@ -66,8 +68,9 @@ class Threaded:
     really returns.
     """
 
-    def __init__(self, watching: Watching) -> None:
+    def __init__(self, watching: Watching, side: HostSide) -> None:
         self._watching = watching
+        self._cpu, self._now = side.cpu, side.now
         self._loop = asyncio.get_running_loop()
         self._of: dict[Lane, Threads] = {}
 
@@ -95,10 +98,12 @@ class Threaded:
     def _call(self, threads: Threads, run: Run, payload: bytes | Raw) -> None:
         """In a thread of the lane."""
         data: bytes | None = None
+        cpu, now = self._cpu(), self._now()
         try:
             data, failure = encode_result(run.lane.start(payload, run.context))
         except BaseException as error:  # noqa: BLE001  whatever a handler raises is its outcome
             failure = failure_of(error)
+        run.usage = Usage(cpu_s=self._cpu() - cpu, wall_s=self._now() - now)
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._ended, threads, run, data, failure)
 

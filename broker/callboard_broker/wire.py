@@ -176,8 +176,10 @@ class Dispatch(msgspec.Struct, frozen=True, tag_field="kind", tag="dispatch", om
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a child process used, as the kernel counted it. cpu_s, wall_s: seconds. memory_mb: its
-    peak, beyond what it had when its task came."""
+    """What a handler used in a child process or in a thread, as the kernel counted it.
+
+    cpu_s, wall_s: seconds. memory_mb: of a child, its peak, beyond what it had when its task came.
+    """
 
     cpu_s: Annotated[float, Meta(ge=0)] = 0.0
     memory_mb: Annotated[float, Meta(ge=0)] = 0.0
@@ -188,8 +190,8 @@ class Outcome(msgspec.Struct, frozen=True, tag_field="kind", tag="outcome", omit
     """What a host says of an attempt that it ran: a result (or its blob), or an error.
 
     used: what it used of the units that it reserved, or of others. layers: what kept its handler
-    apart from the host, and usage: what that handler took, if it ran in a child process. agent,
-    version: the handler's, as its host offers it.
+    apart from the host, if it ran in a child process. usage: what it took there, or in a thread.
+    agent, version: the handler's, as its host offers it.
     """
 
     task: str

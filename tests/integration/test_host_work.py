@@ -6,6 +6,7 @@ import asyncio
 import math
 import os
 import threading
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,6 +164,26 @@ async def test_a_thread_that_ignores_its_timeout_is_reported_and_keeps_its_slot(
         assert await stage.result(second) == "late"
         assert heard == [True, False]
         assert [o.task for o in stage.outcomes] == [first.task, second.task]
+
+
+async def test_a_thread_says_what_it_used_of_the_cpu(nats: NatsServer):
+    @agent("compute")
+    def compute(seconds: float, ctx: Context) -> str:
+        begun = time.thread_time()
+        while time.thread_time() - begun < seconds:
+            sum(range(1_000))
+        ctx.wait(asyncio.sleep(0.2))
+        return "computed"
+
+    async with open_stage(nats, "compute", "echo") as stage, stage.host([compute, echo]):
+        computed = [await stage.dispatch("compute", seconds) for seconds in (0.1, 0.0)]
+        first, second = [(await stage.outcome(each)).usage for each in computed]
+        assert first is not None
+        assert second is not None
+        assert 0.1 <= first.cpu_s < 0.2
+        assert second.cpu_s < 0.1
+        assert min(first.wall_s - first.cpu_s, second.wall_s) > 0.1
+        assert (await stage.outcome(await stage.dispatch("echo", 1))).usage is None
 
 
 async def test_a_result_over_the_limit_becomes_a_blob(nats: NatsServer):

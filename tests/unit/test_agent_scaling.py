@@ -170,3 +170,12 @@ def test_bounds_that_cannot_hold_are_refused_by_name(wrong: dict[str, float]):
 def test_a_process_so_small_that_its_share_of_no_memory_is_beyond_counting_adds_none():
     tiny = seen(waiting=50, host_mb=5e-324, free_mb=0.0)
     assert Scaler(ScalingPolicy(least=1, most=8)).decide(tiny, 1, 0.0) == 1
+
+
+def test_processes_that_nobody_hears_get_another_one_beside_them():
+    scaler = Scaler(policy())
+    silent = Observation(queues=(QueueSeen(waiting=1, oldest_ms=2_000),))
+    heard = Observation(queues=(QueueSeen(waiting=1, oldest_ms=2_000, slots=4, hosts=1),))
+    assert [scaler.decide(silent, 1, float(second)) for second in range(4)] == [1, 1, 1, 2]
+    assert scaler.decide(heard, 2, 4.0) == 2
+    assert scaler.decide(silent, 2, 5.0) == 2
