@@ -75,7 +75,9 @@ def read_command_agents(path: Path) -> list[Agent[..., Any]]:
     except SettingsError as error:
         raise BadInput(str(path), error.reason) from error
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
+        wrong = error.errors(include_url=False, include_input=False)
+        # What is misspelt is also missing: the misspelt name says more.
+        first = min(wrong, key=lambda each: each["type"] != "extra_forbidden")
         raise _refused(path, list(first["loc"]), first["msg"]) from error
     agents = []
     for number, said in enumerate(found.agents):

@@ -80,12 +80,14 @@ def cancelled(why: str) -> Failure:
     return Failure(type="Cancelled", message=_clean(why, _MAX_MESSAGE) or "cancelled", final=True)
 
 
-def heartbeat_missed(seconds: float) -> Failure:
-    """Return the failure of a handler that gave no sign of life for its heartbeat timeout."""
+def heartbeat_missed(seconds: float, *, command: bool = False) -> Failure:
+    """Return the failure of a handler, or command, that gave no sign of life for its heartbeat
+    timeout."""
+    signs = "no ctx.heartbeat(), ctx.progress(), ctx.output() or ctx.checkpoint()"
+    if command:
+        signs = "no line on standard error"
     return Failure(
-        type="HeartbeatMissed",
-        message=f"for more than {seconds:g} s no sign of life: "
-        "no ctx.heartbeat(), ctx.progress(), ctx.output() or ctx.checkpoint()",
+        type="HeartbeatMissed", message=f"for more than {seconds:g} s no sign of life: {signs}"
     )
 
 

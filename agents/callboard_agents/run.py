@@ -84,5 +84,6 @@ class Run:
         if self.stop == "cancel":
             return cancelled(self.reason)
         if self.stop == "heartbeat":
-            return heartbeat_missed(self.dispatch.heartbeat or 0.0)
+            command = self.lane.agent.command is not None
+            return heartbeat_missed(self.dispatch.heartbeat or 0.0, command=command)
         return timed_out(self.timeout)

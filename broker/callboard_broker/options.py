@@ -13,6 +13,7 @@ import msgspec
 from callboard_broker.cron import check_cron
 from callboard_broker.encoding import encode_payload
 from callboard_broker.errors import BadInput
+from callboard_broker.posts import VersionRange
 from callboard_broker.trace import TraceId
 from callboard_broker.wire import Cron, Needs, Parent, Post, Retry, Timeouts, decode_post
 
@@ -61,10 +62,25 @@ def read_options(options: TaskOptions, post: Post) -> Post:
         )
     if isinstance(given.get("cron"), str):
         given["cron"] = {"expression": given["cron"]}
+    _check_versions(given.get("needs"))
     read = decode_post(encode_payload(given, field="options"))
     if read.cron is not None:
         check_cron(read.cron)
     return msgspec.structs.replace(post, **{name: getattr(read, name) for name in given})
+
+
+def _check_versions(needs: object) -> None:
+    """A range in words: what its reader would say, is a pattern."""
+    versions = needs.get("version") if isinstance(needs, Mapping) else None
+    if isinstance(needs, Needs):
+        versions = needs.version
+    try:
+        if isinstance(versions, str):
+            msgspec.convert(versions, VersionRange)
+    except msgspec.ValidationError:
+        raise BadInput(
+            "needs.version", f"{versions!r:.80} is no range of versions, such as '>=1.4,<2'"
+        ) from None
 
 
 def check_key(key: str | None) -> str | None:

@@ -144,6 +144,8 @@ def test_the_hosts_are_listed_with_what_they_offer(board: UpBoard):
     (host,) = board.shell.json("agents", "list")["hosts"]
     assert {offer["capability"] for offer in host["offers"]} == {"echo", "boom", "slow"}
     assert psutil.pid_exists(host["pid"])
+    assert host["allocated_cpu"] == host["allocated_mb"] == 0
+    assert 0 <= host["blocked_seconds"] < 60
 
 
 def test_the_audit_log_verifies_and_replays_to_what_the_ledger_says(board: UpBoard):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from callboard_agents import GiveUp
-from callboard_agents.failures import cancelled, failure_of
+from callboard_agents.failures import cancelled, failure_of, heartbeat_missed
 from callboard_broker.errors import BadInput
 from callboard_broker.wire import Failure
 
@@ -79,3 +79,10 @@ def test_a_cancellation_is_final_and_says_why():
     assert cancelled("by ada") == Failure("Cancelled", "by ada", final=True)
     assert cancelled("").message == "cancelled"
     assert len(cancelled("x" * 10_000).message) == 2_000
+
+
+def test_what_a_sign_of_life_would_be_is_said_of_handlers_and_of_commands():
+    assert "ctx.heartbeat()" in heartbeat_missed(2.5).message
+    assert heartbeat_missed(2.5, command=True).message == (
+        "for more than 2.5 s no sign of life: no line on standard error"
+    )

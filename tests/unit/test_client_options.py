@@ -69,6 +69,13 @@ def test_what_is_wrong_with_an_option_is_named(options: dict[str, Any], field: s
     assert refused.value.field == field
 
 
+@pytest.mark.parametrize("needs", [{"version": "banana"}, Needs(version="banana")])
+def test_a_wrong_range_of_versions_is_answered_with_a_right_one(needs: Any):
+    with pytest.raises(BadInput, match="'banana' is no range of versions, such as '>=1.4,<2'"):
+        read_options(TaskOptions(needs=needs), Post())
+    assert read_options(TaskOptions(needs={"version": ">=1.4, <2"}), Post()).needs is not None
+
+
 def test_a_command_is_read_as_the_router_reads_it():
     command = read_command("resume", "17", CommandDetails(source="build", payload={"a": 1}))
     assert (command.id, command.source, bytes(command.payload)) == ("17", "build", b'{"a":1}')

@@ -27,6 +27,8 @@ from callboard_broker.subjects import SHARED_POOL, Subjects
 
 __all__ = ["app", "show_census"]
 
+_BLOCKED_SECONDS = 1.0  # that a loop does not answer for less, is nothing to be told
+
 app = new_app("Run agent hosts, and see which are there.")
 
 _RUN_EPILOG = """callboard agents run my_agents.py
@@ -122,7 +124,8 @@ def run_agents(  # noqa: PLR0913  each is an option of the command
 @app.command(
     "list",
     epilog="callboard agents list --json | jq -r '.hosts[].host'\n\n"
-    "A host that has been silent for 20 seconds is not listed.",
+    "A host that has been silent for 20 seconds is not listed. One is blocked while a handler holds "
+    "up its event loop.",
 )
 def list_agents(
     *, follow: Follow = False, nats: Nats = None, prefix: Prefix = None, json: Json = False
@@ -156,6 +159,10 @@ def show_census(screen: Screen, census: Census) -> None:
                 "running": len(seen.beat.holds),
                 "cpu": round(seen.beat.cpu, 3),
                 "memory_mb": round(seen.beat.memory_mb, 1),
+                "allocated_cpu": round(seen.beat.allocated_cpu, 3),
+                "allocated_mb": round(seen.beat.allocated_mb, 1),
+                "blocked_seconds": round(seen.beat.blocked, 3),
+                "layers": sorted(seen.beat.layers),
                 "silent_seconds": round(seen.age, 3),
                 "offers": seen.beat.offers,
             }
@@ -174,11 +181,12 @@ def show_census(screen: Screen, census: Census) -> None:
             len(seen.beat.holds),
             f"{seen.beat.memory_mb:.0f} MiB",
             f"{seen.age:.1f} s",
+            f"{seen.beat.blocked:.0f} s" if seen.beat.blocked >= _BLOCKED_SECONDS else "",
             " ".join(sorted(offer.capability for offer in seen.beat.offers)),
         ]
         for seen in census.hosts
     ]
-    columns = ("host", "pool", "pid#", "running#", "memory#", "silent#", "capabilities")
+    columns = ("host", "pool", "pid#", "running#", "memory#", "silent#", "blocked#", "capabilities")
     screen.table(columns, rows, fold="capabilities")
 
 
