@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import traceback
 
+import msgspec
+
 from callboard_broker.errors import BadInput, CallboardError
 from callboard_broker.wire import Failure
 
@@ -21,6 +23,7 @@ __all__ = [
     "failure_of",
     "heartbeat_missed",
     "timed_out",
+    "with_peak",
 ]
 
 _MAX_MESSAGE = 2_000
@@ -63,6 +66,16 @@ def bounded(failure: Failure) -> Failure:
         final=failure.final,
         retry_after=_seconds(failure.retry_after),
     )
+
+
+def with_peak(failure: Failure, memory_mb: float) -> Failure:
+    """Return the failure of a child process with the most memory that was measured, where it knew
+    no more than what it was granted. memory_mb: beyond what it began with; 0: not known."""
+    granted = failure.message.endswith("that are granted")
+    if failure.type != "MemoryExceeded" or not granted or not memory_mb:
+        return failure
+    said = f"{failure.message[: _MAX_MESSAGE - 50]}; its peak was {memory_mb:.1f} MiB"
+    return msgspec.structs.replace(failure, message=said)
 
 
 def crashed(why: str) -> Failure:

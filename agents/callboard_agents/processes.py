@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from callboard_agents.executors import ChildWords, Watching
-from callboard_agents.failures import bounded, crashed, failure_of
+from callboard_agents.failures import bounded, crashed, failure_of, with_peak
 from callboard_agents.kept_nursery import KeptNursery
 from callboard_agents.policy import IsolationMissing, Policy
 from callboard_agents.results import check_result
@@ -155,7 +155,7 @@ class Processes:
         run.layers, run.usage = ending.layers, Usage(used.cpu_s, used.memory_mb, used.wall_s)
         failure = talk.broken or ending.failure
         if failure is not None:
-            self._watching.ended(run, None, bounded(failure))
+            self._watching.ended(run, None, with_peak(bounded(failure), used.memory_mb))
         elif ending.result is None:
             self._watching.ended(run, None, crashed("the child process said nothing"))
         elif len(ending.result) > _LONG_RESULT:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from callboard_agents import GiveUp
-from callboard_agents.failures import cancelled, failure_of, heartbeat_missed
+from callboard_agents.failures import cancelled, failure_of, heartbeat_missed, with_peak
 from callboard_broker.errors import BadInput
 from callboard_broker.wire import Failure
 
@@ -86,3 +86,12 @@ def test_what_a_sign_of_life_would_be_is_said_of_handlers_and_of_commands():
     assert heartbeat_missed(2.5, command=True).message == (
         "for more than 2.5 s no sign of life: no line on standard error"
     )
+
+
+def test_a_child_without_memory_is_told_of_with_what_was_measured():
+    failure = Failure("MemoryExceeded", "more than the 64 MiB that are granted")
+    said = "more than the 64 MiB that are granted; its peak was 60.5 MiB"
+    assert with_peak(failure, 60.5).message == said
+    measured = Failure("MemoryExceeded", "the kernel ended it at 64 MiB, of 64 granted")
+    assert with_peak(measured, 64.0) == measured
+    assert with_peak(failure, 0.0) == failure
