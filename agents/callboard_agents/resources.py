@@ -18,7 +18,7 @@ from typing import Any
 
 from callboard_agents.admission import Admission, Measured
 from callboard_agents.agent import Agent
-from callboard_agents.allocations import AgentResourceAllocation, Allocations, Need
+from callboard_agents.allocations import Allocations, Need
 from callboard_agents.memory import total_memory_mb
 from callboard_config.cpus import usable_cpus
 
@@ -196,21 +196,6 @@ class Resources:
     def _allowed(self, claim: Claim) -> int:
         allowed = self._admission.room(claim.need, self._since, idle=self._running == 0)
         return _ANY if allowed is None else allowed
-
-    def allocations(self, slots: dict[str, int], timeout: float) -> list[AgentResourceAllocation]:
-        """Say what each agent's running attempts hold. slots: of each capability."""
-        return [
-            AgentResourceAllocation(
-                agent_id=claim.agent.name,
-                cpu_cores=math.ceil(claim.need.times(claim.used).cpu),
-                memory_mb=math.ceil(claim.need.times(claim.used).memory_mb),
-                timeout_seconds=math.ceil(claim.agent.timeout or timeout),
-                priority=0,
-                specialization=list(claim.agent.specialization),
-                current_workload=claim.used / slots[claim.agent.capability],
-            )
-            for claim in self._claims
-        ]
 
 
 def _served_at(claim: Claim) -> float:
