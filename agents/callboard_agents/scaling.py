@@ -1,10 +1,10 @@
 """How many local processes there should be: grown by what waits, shrunk when it is quiet.
 
 More are started where tasks have waited for a while and more processes would help: a queue's slots
-are all taken, the processes are at the end of one core each, or none of them is heard; never beyond the memory and CPU
-that the machine has left. What only a budget holds up makes nothing grow. Growth is quick (at most
-twofold a step, and only once those started before work), shrinking slow. Without an answer from the
-router it stays as it is. Free of I/O: observations and the time come in.
+are all taken, the processes are at the end of one core each, or none of them is heard; never beyond
+the memory and CPU that the machine has left. What only a budget holds up makes nothing grow. Growth
+is quick (at most twofold a step, and only once those started before work), shrinking slow. Without
+an answer from the router it stays as it is. Free of I/O: observations and the time come in.
 """
 
 from __future__ import annotations

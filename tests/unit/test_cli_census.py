@@ -11,7 +11,9 @@ from callboard.cli.agents import show_census
 from callboard.cli.screen import Screen
 from callboard_broker.wire import Beat
 
-BEAT = Beat("host-1", "i", "shared", blocked=7.2, allocated_cpu=1.5, allocated_mb=64, layers=["uid"])
+BEAT = Beat(
+    "host-1", "i", "shared", blocked=7.2, allocated_cpu=1.5, allocated_mb=64, layers=["uid"]
+)
 CENSUS = Census(hosts=[Seen(beat=BEAT, age=0.4)], routers=[])
 
 

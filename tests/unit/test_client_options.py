@@ -71,7 +71,7 @@ def test_what_is_wrong_with_an_option_is_named(options: dict[str, Any], field: s
 
 @pytest.mark.parametrize("needs", [{"version": "banana"}, Needs(version="banana")])
 def test_a_wrong_range_of_versions_is_answered_with_a_right_one(needs: Any):
-    with pytest.raises(BadInput, match="'banana' is no range of versions, such as '>=1.4,<2'"):
+    with pytest.raises(BadInput, match=r"'banana' is no range of versions, such as"):
         read_options(TaskOptions(needs=needs), Post())
     assert read_options(TaskOptions(needs={"version": ">=1.4, <2"}), Post()).needs is not None
 

@@ -171,7 +171,10 @@ def test_a_file_and_a_module_may_be_loaded_together(write: Callable[[str], str],
         ("", r"agents: Field required \(.*my_agents.yaml, line 1\)"),
         ("agents: []", "holds no agent"),
         ("agents:\n- {capability: a}", r"agents\[0\].command: Field required .* line 2\)"),
-        ("agents:\n- {capability: a, comand: [a]}", r"agents\[0\].comand: Extra inputs .* line 2\)"),
+        (
+            "agents:\n- {capability: a, comand: [a]}",
+            r"agents\[0\].comand: Extra inputs .* line 2\)",
+        ),
         (
             "agents:\n- capability: a\n  command: [ls]\n  colour: red\n",
             r"agents\[0\].colour: Extra inputs .* line 4\)",

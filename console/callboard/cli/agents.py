@@ -124,8 +124,8 @@ def run_agents(  # noqa: PLR0913  each is an option of the command
 @app.command(
     "list",
     epilog="callboard agents list --json | jq -r '.hosts[].host'\n\n"
-    "A host that has been silent for 20 seconds is not listed. One is blocked while a handler holds "
-    "up its event loop.",
+    "A host that has been silent for 20 seconds is not listed. It is blocked while a "
+    "handler holds up its event loop.",
 )
 def list_agents(
     *, follow: Follow = False, nats: Nats = None, prefix: Prefix = None, json: Json = False
