@@ -21,7 +21,7 @@ __all__ = ["Operator", "Poster"]
 _GIVE_UP = 25.0
 _LOOK = 2.0
 _SCHEDULES_UNTIL = 90.0
-_STALL = 40.0
+_STALL = 60.0  # a handler that falls silent keeps its slot until its heartbeat of 40 s is missed
 
 
 class Poster(Process):
