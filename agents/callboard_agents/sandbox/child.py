@@ -87,7 +87,9 @@ def _live(birth: Birth) -> int:
     remote = birth.remote
     warm_up(remote)
     header, payload = remote.await_task()
-    logging.getLogger().setLevel(header.level)
+    root = logging.getLogger()
+    if root.level != header.level:  # it forgets what every logger has found out
+        root.setLevel(header.level)
     gc.enable()
     data, failure_found = _run(birth, header, payload)
     if failure_found is not None:
