@@ -123,12 +123,19 @@ def warm_up(remote: Remote) -> None:
         ChildContext(msgspec.json.decode(header, type=TaskHeader), remote)
         data, _ = encode_result(msgspec.json.decode(payload))
         frame(RESULT, 0, data or b"")
-    if remote.loop is not None:
-        remote.loop.run_until_complete(_nothing())
+    loop = remote.loop
+    if loop is not None:
+        loop.add_reader(remote, _ignore)  # a task that is there already is left for later
+        loop.run_until_complete(loop.create_task(_nothing()))
+        loop.remove_reader(remote)
 
 
 async def _nothing() -> None:
     """Be run."""
+
+
+def _ignore() -> None:
+    """Be called where something has come."""
 
 
 def _run(birth: Birth, header: TaskHeader, payload: bytes) -> tuple[bytes | None, Failure | None]:
