@@ -25,15 +25,15 @@ import msgspec
 
 from callboard_agents.context import Context
 from callboard_agents.sandbox.cells import Cell
-from callboard_agents.sandbox.child import CHANNEL, MOST_FILES, Birth, live
+from callboard_agents.sandbox.child import CHANNEL, MOST_FILES, NICER, Birth, live
 from callboard_agents.sandbox.grant import CellPlan
 from callboard_agents.sandbox.line import BORN, GONE, Order
 from callboard_agents.sandbox.remote import ChildLoop, Remote, capture
 from callboard_agents.sandbox.rlimits import MIB, limit_this_process, user_tasks
 from callboard_agents.sandbox.seccomp import Filter
 from callboard_agents.sandbox.syscalls import (
+    Turns,
     adopt_orphans,
-    ask_for_short_turns,
     die_with_parent,
     no_new_privileges,
 )
@@ -43,6 +43,7 @@ __all__ = ["Keeping", "keep"]
 _LINE, _COMPLAINTS, _SCORE, _RULESET = range(CHANNEL + 1, CHANNEL + 5)
 _ORDERS = 16
 _FIRST = b"1000"  # of what the kernel ends where memory runs out on the whole machine
+_LONG_TURN_MS, _SHORT_TURN_MS = 100.0, 0.1  # to make a child gives way to all; a task to nobody
 _DESCRIPTOR = struct.Struct("=i")
 
 
@@ -83,8 +84,8 @@ def keep(keeping: Keeping) -> NoReturn:
 class _Keeper:
     def __init__(self, keeping: Keeping) -> None:
         adopt_orphans()
-        with contextlib.suppress(OSError):  # a wish that no guarantee rests on
-            ask_for_short_turns()
+        nice = os.nice(0)
+        Turns(_LONG_TURN_MS, nice=nice).ask()
         self._cell = cell = keeping.cell
         self._line = socket.socket(fileno=_LINE)
         self._poll = select.poll()
@@ -120,6 +121,7 @@ class _Keeper:
             cell=cell,
             calls=keeping.calls,
             remote=remote,
+            turns=Turns(_SHORT_TURN_MS, nice=nice if cell.group is not None else nice + NICER),
             keeper=os.getpid(),
         )
 

@@ -14,8 +14,8 @@ import struct
 
 __all__ = [
     "MACHINE",
+    "Turns",
     "adopt_orphans",
-    "ask_for_short_turns",
     "call",
     "call_plainly",
     "die_with_parent",
@@ -37,7 +37,6 @@ _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 _CAPABILITY_VERSION_3 = 0x20080522
-_TURN_NS = 100_000
 
 _MS_NOSUID, _MS_NODEV = 2, 4
 _MS_REC, _MS_SLAVE = 0x4000, 0x80000
@@ -46,7 +45,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 _plain = ctypes.CDLL(None, use_errno=True).syscall
-_plain.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_long)
+_plain.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_long, ctypes.c_long)
 _prctl = libc.prctl
 _prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong)
 
@@ -66,7 +65,7 @@ def call(what: str, number: int, *arguments: object) -> int:
 
 def call_plainly(what: str, number: int, argument: int) -> None:
     """Make system call `number` with a number and zeros, in as few steps as can be."""
-    _check(_plain(number, argument, 0), what)
+    _check(_plain(number, argument, 0, 0), what)
 
 
 def prctl(option: int, second: int = 0, third: int | None = None) -> None:
@@ -86,13 +85,20 @@ def adopt_orphans() -> None:
     prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def ask_for_short_turns() -> None:
-    """Ask for the CPU 0.1 ms at a time, as may those that this process starts: who wants less is
-    let in sooner and has no more of it. Linux before 6.12 takes no notice. Raises `OSError`."""
-    if MACHINE not in _SCHED_SETATTR:
-        return
-    wanted = struct.pack("=IIQiIQQQ", 48, os.SCHED_OTHER, 0, os.nice(0), 0, _TURN_NS, 0, 0)
-    call("sched_setattr", _SCHED_SETATTR[MACHINE], 0, wanted, 0)
+class Turns:
+    """How long a process wants the CPU at a time: one that wants less than another is let in
+    sooner, and has no more of it. A wish: Linux before 6.12 takes no notice, and whether it was
+    heard is not looked at. nice: of the process."""
+
+    def __init__(self, milliseconds: float, *, nice: int) -> None:
+        wanted = struct.pack("=IIQiIQQQ", 48, 0, 0, nice, 0, int(milliseconds * 1e6), 0, 0)
+        self._buffer = ctypes.create_string_buffer(wanted, len(wanted))
+        self._address = ctypes.addressof(self._buffer)
+
+    def ask(self) -> None:
+        """Ask for them, for this process and what it starts."""
+        if MACHINE in _SCHED_SETATTR:
+            _plain(_SCHED_SETATTR[MACHINE], 0, self._address, 0)
 
 
 def no_new_privileges() -> None:
