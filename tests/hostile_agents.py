@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import errno
@@ -346,3 +347,17 @@ def modes(path: str) -> None:
     ):
         with contextlib.suppress(OSError):
             change()
+
+
+@agent("hostile.patient", isolation="process")
+async def patient(_payload: object) -> list[str]:
+    """Wait for a thread and for a signal, on the loop of the child."""
+    loop = asyncio.get_running_loop()
+    heard, signalled = asyncio.Event(), asyncio.Event()
+    thread = threading.Timer(0.05, loop.call_soon_threadsafe, (heard.set,))
+    thread.start()
+    await heard.wait()
+    loop.add_signal_handler(signal.SIGUSR1, signalled.set)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    await signalled.wait()
+    return ["thread", "signal"]

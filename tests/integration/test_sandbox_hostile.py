@@ -332,6 +332,25 @@ async def test_nobody_reads_the_folder_of_another_cell() -> None:
         assert ending.result == b'"PermissionError"'
 
 
+async def test_a_coroutine_in_a_child_may_wait_for_threads_and_signals() -> None:
+    async with opened("hostile.patient") as nursery:
+        ending = await run(nursery, "hostile.patient")
+    assert ending.failure is None
+    assert json.loads(ending.result or b"") == ["thread", "signal"]
+
+
+async def test_a_child_and_not_its_keeper_is_the_first_to_go_where_memory_runs_out() -> None:
+    def score(pid: int) -> int:
+        return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+    async with opened("hostile.sleep") as nursery:
+        child = await nursery.wait("hostile.sleep")
+        keeper = psutil.Process(child.pid).ppid()
+        assert score(child.pid) == 1000
+        assert score(keeper) == score(os.getpid())
+        child.kill()
+
+
 async def test_the_death_of_the_zygote_ends_every_child() -> None:
     async with opened("hostile.sleep") as nursery:
         child = await nursery.wait("hostile.sleep")

@@ -27,15 +27,15 @@ from callboard_agents.sandbox.remote import ChildContext, Remote
 from callboard_agents.sandbox.rlimits import MIB, limit_cpu
 from callboard_agents.sandbox.seccomp import Filter
 from callboard_agents.sandbox.stage import run_command
-from callboard_agents.sandbox.syscalls import die_first, die_with_parent, no_new_privileges
+from callboard_agents.sandbox.syscalls import Turns, die_with_parent
 from callboard_broker.wire import Failure, encode
 
-__all__ = ["CHANNEL", "MOST_FILES", "Birth", "live", "warm_up"]
+__all__ = ["CHANNEL", "MOST_FILES", "NICER", "Birth", "live", "warm_up"]
 
 _SAMPLE = b'{"task":"1","attempt":1,"tenant":"a","capability":"a","seconds":1.0}'
 _REHEARSED = frame(START, 0, join(_SAMPLE, b'{"warm":[1,2.5,null]}'))
 CHANNEL = 3
-_NICER = 5
+NICER = 5
 MOST_FILES = 1 << 16
 
 
@@ -43,8 +43,8 @@ MOST_FILES = 1 << 16
 class Birth:
     """What a keeper gives its child. start: calls the agent's handler, through its middleware;
     None: it is a command. is_async: that returns a coroutine. calls: the filter of system calls.
-    remote: the host at the other end of descriptor 3, with a loop if it needs one. keeper: the
-    parent's pid."""
+    remote: the host at the other end of descriptor 3, with a loop if it needs one. turns: of the
+    CPU, once it is ready. keeper: the parent's pid."""
 
     start: Callable[[msgspec.Raw, Context], Any] | None
     is_async: bool
@@ -52,6 +52,7 @@ class Birth:
     cell: Cell
     calls: Filter | None
     remote: Remote
+    turns: Turns
     keeper: int
 
 
@@ -86,8 +87,11 @@ def _live(birth: Birth) -> int:
         return 1
     remote = birth.remote
     warm_up(remote)
+    birth.turns.ask()
     header, payload = remote.await_task()
-    logging.getLogger().setLevel(header.level)
+    root = logging.getLogger()
+    if root.level != header.level:  # it forgets what every logger has found out
+        root.setLevel(header.level)
     gc.enable()
     data, failure_found = _run(birth, header, payload)
     if failure_found is not None:
@@ -103,15 +107,11 @@ def _enter(birth: Birth) -> None:
     cell = birth.cell
     os.setpgid(0, 0)
     if cell.group is None:
-        os.nice(_NICER)  # else its group has a weight
-    die_first()
+        os.nice(NICER)  # else its group has a weight
     limit_cpu(birth.plan.grant)
     if cell.uid is not None:
-        os.setgroups([])
-        os.setresgid(cell.uid, cell.uid, cell.uid)
         os.setresuid(cell.uid, cell.uid, cell.uid)
     die_with_parent(birth.keeper)
-    no_new_privileges()
     if cell.ruleset is not None:
         restrict_to(cell.ruleset)
     os.closerange(CHANNEL + 1, MOST_FILES)
@@ -125,12 +125,19 @@ def warm_up(remote: Remote) -> None:
         ChildContext(msgspec.json.decode(header, type=TaskHeader), remote)
         data, _ = encode_result(msgspec.json.decode(payload))
         frame(RESULT, 0, data or b"")
-    if remote.loop is not None:
-        remote.loop.run_until_complete(_nothing())
+    loop = remote.loop
+    if loop is not None:
+        loop.add_reader(remote, _ignore)  # a task that is there already is left for later
+        loop.run_until_complete(loop.create_task(_nothing()))
+        loop.remove_reader(remote)
 
 
 async def _nothing() -> None:
     """Be run."""
+
+
+def _ignore() -> None:
+    """Be called where something has come."""
 
 
 def _run(birth: Birth, header: TaskHeader, payload: bytes) -> tuple[bytes | None, Failure | None]:

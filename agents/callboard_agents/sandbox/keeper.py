@@ -25,18 +25,25 @@ import msgspec
 
 from callboard_agents.context import Context
 from callboard_agents.sandbox.cells import Cell
-from callboard_agents.sandbox.child import CHANNEL, MOST_FILES, Birth, live
+from callboard_agents.sandbox.child import CHANNEL, MOST_FILES, NICER, Birth, live
 from callboard_agents.sandbox.grant import CellPlan
 from callboard_agents.sandbox.line import BORN, GONE, Order
 from callboard_agents.sandbox.remote import ChildLoop, Remote, capture
 from callboard_agents.sandbox.rlimits import MIB, limit_this_process, user_tasks
 from callboard_agents.sandbox.seccomp import Filter
-from callboard_agents.sandbox.syscalls import adopt_orphans, die_with_parent
+from callboard_agents.sandbox.syscalls import (
+    Turns,
+    adopt_orphans,
+    die_with_parent,
+    no_new_privileges,
+)
 
 __all__ = ["Keeping", "keep"]
 
-_LINE, _COMPLAINTS, _RULESET = CHANNEL + 1, CHANNEL + 2, CHANNEL + 3
+_LINE, _COMPLAINTS, _SCORE, _RULESET = range(CHANNEL + 1, CHANNEL + 5)
 _ORDERS = 16
+_FIRST = b"1000"  # of what the kernel ends where memory runs out on the whole machine
+_LONG_TURN_MS, _SHORT_TURN_MS = 100.0, 0.1  # to make a child gives way to all; a task to nobody
 _DESCRIPTOR = struct.Struct("=i")
 
 
@@ -76,8 +83,9 @@ def keep(keeping: Keeping) -> NoReturn:
 
 class _Keeper:
     def __init__(self, keeping: Keeping) -> None:
-        die_with_parent(keeping.zygote)
         adopt_orphans()
+        nice = os.nice(0)
+        Turns(_LONG_TURN_MS, nice=nice).ask()
         self._cell = cell = keeping.cell
         self._line = socket.socket(fileno=_LINE)
         self._poll = select.poll()
@@ -93,7 +101,14 @@ class _Keeper:
         if self._is_command and cell.group is not None:
             # The group's memory is limited; many programs reserve addresses that they never touch.
             grant = replace(grant, memory_mb=None)
-        tasks = None if cell.uid is None else user_tasks(grant)
+        tasks = None
+        if cell.uid is not None:
+            tasks = user_tasks(grant)
+            os.setgroups([])
+            os.setresgid(cell.uid, cell.uid, cell.uid)
+        die_with_parent(keeping.zygote)  # which a change of groups takes back
+        no_new_privileges()
+        self._score = os.read(_SCORE, _ORDERS)
         limit_this_process(grant, has_bytes=keeping.mapped, tasks=tasks)
         channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, CHANNEL)
         most_bytes = int(grant.output_mb * MIB)
@@ -106,6 +121,7 @@ class _Keeper:
             cell=cell,
             calls=keeping.calls,
             remote=remote,
+            turns=Turns(_SHORT_TURN_MS, nice=nice if cell.group is not None else nice + NICER),
             keeper=os.getpid(),
         )
 
@@ -130,9 +146,11 @@ class _Keeper:
 
     def _make(self) -> None:
         ours, theirs = socket.socketpair()
+        os.write(_SCORE, _FIRST)  # to be ended is inherited, and costs a child nothing
         self._pid = pid = os.fork()
         if pid == 0:
             live(self._birth, theirs.fileno())
+        os.write(_SCORE, self._score)
         theirs.close()
         self._pidfd = pidfd = os.pidfd_open(pid)
         self._poll.register(pidfd, select.POLLIN)
@@ -181,7 +199,8 @@ def _keep_only(keeping: Keeping) -> None:
     """Close everything else; nothing on 0 to 2, and a socket on 3, where its channel will be in a
     child."""
     channel, other = socket.socketpair()
-    kept = [channel.detach(), keeping.line.detach(), 2]
+    score = os.open("/proc/self/oom_score_adj", os.O_RDWR)
+    kept = [channel.detach(), keeping.line.detach(), 2, score]
     if keeping.cell.ruleset is not None:
         kept.append(keeping.cell.ruleset)
         keeping.cell.ruleset = _RULESET

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import socket
 from collections import deque
 from collections.abc import Sequence
@@ -124,6 +125,7 @@ class Nursery:
         self._ready: list[deque[Child]] = [deque() for _ in plans]
         self._waiting: list[deque[asyncio.Future[Child]]] = [deque() for _ in plans]
         self._coming = [0] * len(self.plans)
+        self._at_once = len(os.sched_getaffinity(0))
         self._cells_left = [plan.slots + plan.spares for plan in plans]
         self._empty: list[list[_Cell]] = [[] for _ in plans]
         self._cells: list[_Cell] = []
@@ -184,6 +186,7 @@ class Nursery:
         """A child is ready."""
         self._coming[plan] -= 1
         self._offer(plan, child)
+        self._fill(plan)
 
     def gone(self, cell: _Cell) -> None:
         """A cell has no child any more."""
@@ -200,8 +203,11 @@ class Nursery:
     # --
 
     def _lacking(self, plan: int) -> int:
-        wanted = max(self.plans[plan].spares, len(self._waiting[plan]))
-        return wanted - len(self._ready[plan]) - self._coming[plan]
+        """How many more shall be made now: for spares no more at once than there are cores, so
+        that nobody who has work is pushed aside by work for later."""
+        waiting, coming = len(self._waiting[plan]), self._coming[plan]
+        wanted = max(self.plans[plan].spares, waiting) - len(self._ready[plan])
+        return min(wanted, max(waiting, self._at_once)) - coming
 
     def _fill(self, plan: int) -> None:
         """Have as many children made as are wanted and there is room for."""

@@ -248,8 +248,10 @@ class Child:
         failure = self._failure
         if result is None and failure is None:
             failure = Failure("Crashed", "it was killed by its host")
-        self._cell.end(self)
-        heard.ended(Ending(result=result, failure=failure, usage=usage, layers=self.layers))
+        try:
+            heard.ended(Ending(result=result, failure=failure, usage=usage, layers=self.layers))
+        finally:  # what comes next may wait until the outcome is on its way
+            self._loop.call_soon(self._cell.end, self)
 
     def _too_long(self, verb: int, size: int) -> None:
         granted = self.plan.grant.output_mb

@@ -10,13 +10,14 @@ import asyncio
 import itertools
 import json
 import logging
+import os
 import select
 import selectors
 import socket
 import sys
 import time
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar, TypeVarTuple, cast
 
 import msgspec
 from msgspec import UNSET
@@ -57,20 +58,48 @@ if TYPE_CHECKING:
     from callboard_agents.spawning import Child
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class ChildLoop(asyncio.SelectorEventLoop):
-    """An event loop that is made before the fork, so it has no descriptor until `begin`."""
+    """An event loop that is made before the fork, so it has no descriptor until `begin`.
+
+    Threads wake it by a bell, an eventfd: a pair of sockets would cost every child 100 pages.
+    """
 
     def __init__(self) -> None:
+        self._bell = -1
         super().__init__(selectors.PollSelector())
 
     def _make_self_pipe(self) -> None:
-        """Not yet."""
+        """Not yet, and in most children never."""
+        self._csock: socket.socket | None = None
 
-    def begin(self) -> None:
-        """In the child."""
-        asyncio.SelectorEventLoop._make_self_pipe(self)  # type: ignore[attr-defined]  # noqa: SLF001  its base's
+    def expect(self, bell: int) -> None:
+        """Listen to the bell that will have this number."""
+        if self._bell >= 0:
+            self.remove_reader(self._bell)
+        self._bell = bell
+        self.add_reader(bell, self._rung)
+
+    def begin(self) -> int:
+        """In the child: have a bell; return its number."""
+        bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        if bell != self._bell:
+            self.expect(bell)
+        return bell
+
+    def _rung(self) -> None:
+        os.eventfd_read(self._bell)
+
+    def _write_to_self(self) -> None:
+        os.eventfd_write(self._bell, 1)
+
+    def add_signal_handler(self, sig: int, callback: Callable[[*Ts], object], *args: *Ts) -> None:
+        """As its base's, which needs the pair of sockets."""
+        if self._csock is None:
+            asyncio.SelectorEventLoop._make_self_pipe(self)  # type: ignore[attr-defined]  # noqa: SLF001  its base's
+        super().add_signal_handler(sig, callback, *args)
 
     def __del__(self) -> None:
         """It ends with its process."""

@@ -10,13 +10,14 @@ import ctypes
 import os
 import platform
 import signal
+import struct
 
 __all__ = [
     "MACHINE",
+    "Turns",
     "adopt_orphans",
     "call",
     "call_plainly",
-    "die_first",
     "die_with_parent",
     "drop_capabilities",
     "mount_tmpfs",
@@ -29,6 +30,7 @@ __all__ = [
 
 MACHINE = platform.machine()
 _CAPSET = {"x86_64": 126, "aarch64": 91}
+_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
@@ -43,7 +45,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 _plain = ctypes.CDLL(None, use_errno=True).syscall
-_plain.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_long)
+_plain.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_long, ctypes.c_long)
 _prctl = libc.prctl
 _prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong)
 
@@ -63,7 +65,7 @@ def call(what: str, number: int, *arguments: object) -> int:
 
 def call_plainly(what: str, number: int, argument: int) -> None:
     """Make system call `number` with a number and zeros, in as few steps as can be."""
-    _check(_plain(number, argument, 0), what)
+    _check(_plain(number, argument, 0, 0), what)
 
 
 def prctl(option: int, second: int = 0, third: int | None = None) -> None:
@@ -78,16 +80,25 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def die_first() -> None:
-    """Where memory runs out on the whole machine, be what the kernel ends before anything else."""
-    score = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
-    os.write(score, b"1000")
-    os.close(score)
-
-
 def adopt_orphans() -> None:
     """Become the parent of descendants whose own parents have ended."""
     prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+class Turns:
+    """How long a process wants the CPU at a time: one that wants less than another is let in
+    sooner, and has no more of it. A wish: Linux before 6.12 takes no notice, and whether it was
+    heard is not looked at. nice: of the process."""
+
+    def __init__(self, milliseconds: float, *, nice: int) -> None:
+        wanted = struct.pack("=IIQiIQQQ", 48, 0, 0, nice, 0, int(milliseconds * 1e6), 0, 0)
+        self._buffer = ctypes.create_string_buffer(wanted, len(wanted))
+        self._address = ctypes.addressof(self._buffer)
+
+    def ask(self) -> None:
+        """Ask for them, for this process and what it starts."""
+        if MACHINE in _SCHED_SETATTR:
+            _plain(_SCHED_SETATTR[MACHINE], 0, self._address, 0)
 
 
 def no_new_privileges() -> None:

@@ -31,7 +31,7 @@ from callboard_agents.loading import load
 from callboard_agents.middleware import chained, load_middleware
 from callboard_agents.sandbox.cells import Cells
 from callboard_agents.sandbox.cgroups import Maker, group_maker
-from callboard_agents.sandbox.child import warm_up
+from callboard_agents.sandbox.child import CHANNEL, warm_up
 from callboard_agents.sandbox.grant import CellPlan
 from callboard_agents.sandbox.keeper import Keeping, keep
 from callboard_agents.sandbox.layers import probe
@@ -134,7 +134,7 @@ class Zygote:
         os.environ.update(_ENVIRONMENT)
         prepare_logging()
         self._loop = ChildLoop()
-        _rehearse()
+        _rehearse(self._loop)
         gc.disable()  # until a child's task begins: a collection would touch what is shared
         gc.collect()
         gc.freeze()
@@ -255,13 +255,16 @@ def _check_reach(plan: CellPlan) -> None:
             place, needed = os.path.dirname(place), stat.S_IXOTH
 
 
-def _rehearse() -> None:
+def _rehearse(loop: ChildLoop) -> None:
     """Do some times over what every child does, so that no child is the first: the interpreter
     writes into code that it runs for the first time."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
+        bell = loop.begin()
         for _ in range(_REHEARSALS):
-            warm_up(Remote(theirs, None))
+            warm_up(Remote(theirs, loop))
+        os.close(bell)
+    loop.expect(CHANNEL + 1)  # the first number that is free in a child
 
 
 def _existing(path: list[str]) -> list[str]:
