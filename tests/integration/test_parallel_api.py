@@ -228,7 +228,8 @@ async def test_agents_are_selected_assigned_and_allocated_within_what_they_have(
         assigned = await routing.route_parallel_tasks(tasks, both)
         assert [one.task_id for one in assigned] == [task.id for task in tasks]
         shares = [sum(one.agent_id == name for one in assigned) for name in ("h1", "h2")]
-        assert shares == [5, 5]
+        assert sum(shares) == 10
+        assert min(shares) >= 3  # the busier one gets less
         strangers = await routing.route_parallel_tasks(
             [ParallelTask(id="t", capability="list")], [dataclasses.replace(both[0], agent_id="x")]
         )
