@@ -12,8 +12,10 @@ from typing import Any
 
 from callboard_broker.wire import Dispatch
 from tests.simulation.endings import Endings
+from tests.simulation.fairness import Fairness
 from tests.simulation.fitting import asks_for_a_host, misfit
 from tests.simulation.orders import Orders
+from tests.simulation.places import Places
 from tests.simulation.purse import Draw
 from tests.simulation.reference import Reference
 from tests.simulation.sent import Memory, Sent
@@ -28,22 +30,29 @@ __all__ = ["Checker"]
 class Checker:
     """Watches the journal and the outside table.
 
-    digests: of the state, by sequence. clock_error_ms: how wrong the clock of a host may be.
-    labels: of each host. allowed: attempts that a router has told a host to start. seen: how often
-    each feature was in play.
+    digests: of the state, by sequence. pools: of the tenants that have their own.
+    clock_error_ms: how wrong the clock of a host may be. allowed: attempts that a router has told
+    a host to start. seen: how often each feature was in play.
     """
 
     def __init__(
-        self, world: World, digests: dict[int, str], *, lost_limit: int, clock_error_ms: int
+        self,
+        world: World,
+        digests: dict[int, str],
+        *,
+        pools: dict[str, str],
+        lost_limit: int,
+        clock_error_ms: int,
     ) -> None:
         self.overtakes = 0
         self.starts: dict[tuple[str, int], tuple[str, str, float]] = {}
         self._reference = Reference(digests)
         self.tables = Tables(self._reference.adopt)
         self.orders = Orders(self.tables)
-        self.labels: dict[str, str] = {}
+        self.places = Places(self.tables, pools, self.starts)
         self.allowed: set[tuple[str, int]] = set()
         self.seen: Counter[str] = Counter()
+        self._fairness = Fairness(self.tables, self.places)
         self._endings = Endings(self.tables, self.seen, lost_limit=lost_limit)
         self._world = world
         self._clock_error_ms = clock_error_ms
@@ -222,7 +231,7 @@ class Checker:
     def _on_mailbox(self, record: Stored, event: dict[str, Any]) -> None:
         self._on_dispatch(record, event)
         host, needs = event["host"], self.tables.tasks[event["task"]].terms.get("needs", {})
-        why = misfit(needs, host, self.labels[host])
+        why = misfit(needs, host, self.places.hosts[host].disk)
         if why is not None:
             raise Violation("fit", f"{event['task']} needs {needs}, but went to {host}: {why}")
         self.seen.update(f"needs {name}" for name in needs)
@@ -247,6 +256,7 @@ class Checker:
             raise Violation("fit", f"{name} needs {needs}, but went to a queue")
         self._may_begin(task, record, event)
         self._check_restored(task, event)
+        self._fairness.judge(task)
         self.tables.attempts[name] = attempt
         task.state, task.attempt, task.secret = "running", attempt, event["secret"]
         task.checkpoints = 0

@@ -10,7 +10,7 @@ from tests.simulation.sent import Sent
 from tests.simulation.specs import CAPABILITIES, SIGNALS, draw_flow, draw_terms
 from tests.simulation.tables import Tables
 
-__all__ = ["TENANTS", "aim", "draw_post", "draw_resume"]
+__all__ = ["TENANTS", "aim", "draw_flood", "draw_post", "draw_resume"]
 
 TENANTS = ("acme", "blue", "coral")
 
@@ -163,6 +163,22 @@ def _task(rng: random.Random, tenant: str, number: int) -> Sent:
     if rng.random() < 0.05:
         body["timeout"] = rng.choice((0.1, 5.0))
     return _posted("task", tenant, rng.choice(CAPABILITIES), body)
+
+
+def draw_flood(rng: random.Random, number: int) -> list[tuple[float, Sent]]:
+    """(seconds after the first, post) of one tenant's flood and of another's few tasks in it.
+
+    All of them ask for the same and nothing else, so fairness alone tells them apart.
+    """
+    capability = rng.choice(CAPABILITIES)
+    greedy, modest = rng.sample(TENANTS, 2)
+    posts: list[tuple[float, Sent]] = []
+    for tenant, count, most in ((greedy, rng.randint(15, 40), 0.0), (modest, 8, 3.0)):
+        for _ in range(count):
+            name = number + len(posts)
+            body = {"payload": {"n": name}, "nonce": f"n{name}"}
+            posts.append((rng.uniform(0, most), _posted("task", tenant, capability, body)))
+    return posts
 
 
 def _schedule(rng: random.Random, tenant: str, number: int) -> Sent:

@@ -21,7 +21,8 @@ __all__ = ["Operator", "Poster"]
 _GIVE_UP = 25.0
 _LOOK = 2.0
 _SCHEDULES_UNTIL = 90.0
-_STALL = 60.0  # a handler that falls silent keeps its slot until its heartbeat of 40 s is missed
+_STALL = 20.0
+"""Above a lease: until then a router may not know that a place is free."""
 
 
 class Poster(Process):
@@ -124,7 +125,9 @@ class Operator(Process):
     def _watch_for_stalls(self) -> None:
         """In the calm, whatever could run does before long; or else a wake-up was lost."""
         tables, now = self._checker.tables, self.world.now
-        ready = [t.id for t in tables.tasks.values() if tables.could_run(t, self.world.server_ms)]
+        now_ms, places = self.world.server_ms, self._checker.places
+        could = [task for task in tables.tasks.values() if tables.could_run(task, now_ms)]
+        ready = [task.id for task in could if places.is_free_for(task)]
         self._ready = {name: self._ready.get(name, now) for name in ready}
         stalled = [name for name, since in self._ready.items() if now - since > _STALL]
         if stalled:

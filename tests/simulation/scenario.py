@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from callboard_broker.wire import Limit, Quota
 from callboard_router.desk import Policy
 from callboard_router.liveness import Timing
 from tests.simulation.checker import Checker
-from tests.simulation.drawing import TENANTS, draw_post
+from tests.simulation.drawing import TENANTS, draw_flood, draw_post
 from tests.simulation.host import CLOCK_ERROR_MS, Host
 from tests.simulation.posters import Operator, Poster
 from tests.simulation.router import Router
@@ -68,7 +69,9 @@ class _Scenario:
         if rng.random() < 0.3:
             policies.append(self._policy(timing, pools))
         digests: dict[int, str] = {}
-        self.checker = Checker(world, digests, lost_limit=3, clock_error_ms=CLOCK_ERROR_MS + 5)
+        self.checker = Checker(
+            world, digests, pools=pools, lost_limit=3, clock_error_ms=CLOCK_ERROR_MS + 5
+        )
         self.server = Server(world, self.checker.stored)
         self.sent: list[Sent] = []
         self.routers = [
@@ -78,6 +81,7 @@ class _Scenario:
         self.processes: list[Process] = [*self.routers]
         self._add_hosts(timing, pools)
         self.posters: list[Poster] = []
+        floods = random.Random(seed)
         for number in range(2):
             plan = []
             bursts = [rng.uniform(0, _POSTS_UNTIL) for _ in range(3)]
@@ -88,6 +92,11 @@ class _Scenario:
                 plan.append((when, sent))
                 if rng.random() < 0.05:  # another process posts the very same
                     plan.append((plan[-1][0] + rng.choice((0, 0.001, 1.0)), sent))
+            if floods.random() < 0.15:
+                begins = floods.uniform(0, _POSTS_UNTIL)
+                flood = draw_flood(floods, len(self.sent))
+                self.sent += [sent for _, sent in flood]
+                plan += [(begins + after, sent) for after, sent in flood]
             self.posters.append(Poster(self.server, f"p{number}", plan, self.checker))
         self.processes += self.posters
         self.operator = Operator(world, self.server, self.checker, self.sent)
@@ -146,7 +155,7 @@ class _Scenario:
                 timing=timing,
             )
             name = f"h{number}"
-            self.checker.labels[name] = disk
+            self.checker.places.hosts[name] = serves
             self.processes.append(Host(self.world, self.server, name, serves, self.checker))
 
     def run(self) -> Report:

@@ -43,6 +43,7 @@ from callboard_broker.wire import (
 from callboard_router.budget import Accounts, Reserved, blocked, need_of, ready_at
 from callboard_router.desk import Policy
 from callboard_router.ends import backoff
+from callboard_router.liveness import Timing
 from callboard_router.snapshot import digest, dump, load
 from tests.simulation.checker import Checker
 from tests.simulation.drawing import aim, draw_post
@@ -53,7 +54,7 @@ from tests.simulation.refold import digests, written
 from tests.simulation.scenario import journal_of
 from tests.simulation.server import Stored
 from tests.simulation.specs import CAPABILITIES
-from tests.simulation.work import work
+from tests.simulation.work import Serves, work
 from tests.simulation.world import World
 
 _LIMITS = {
@@ -66,12 +67,18 @@ _LIMITS = {
 _NUMBERS = st.integers(min_value=0, max_value=2**31)
 
 
+def _serves(disk: str) -> Serves:
+    return Serves(
+        pool="shared", capabilities=CAPABILITIES, slots=3, slow=0.0, disk=disk, timing=Timing()
+    )
+
+
 class CoreMachine(RuleBasedStateMachine):
     """Anything may happen to an engine that leads, and the checker agrees with it all the time."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.checker = Checker(World(0), {}, lost_limit=3, clock_error_ms=0)
+        self.checker = Checker(World(0), {}, pools={}, lost_limit=3, clock_error_ms=0)
         policy = Policy(limits=_LIMITS)
         self.leader = Leader(policy, watch=self._stored)
         self.names = 0
@@ -82,7 +89,7 @@ class CoreMachine(RuleBasedStateMachine):
     @initialize()
     def lead(self) -> None:
         for name, disk in (("h0", "ssd"), ("h1", "hdd")):
-            self.checker.labels[name] = disk
+            self.checker.places.hosts[name] = _serves(disk)
             self.leader.host(name, *CAPABILITIES, slots=3, **MAKES[disk].declared(disk))
         self.leader.lead()
 

@@ -20,7 +20,9 @@ from callboard_broker.wire import Checkpoint, Lost, Outcome, Retrying
 from callboard_router import agenda, decide, ends, fold, snapshot, unfolding
 from callboard_router.budget import Accounts, Need
 from callboard_router.desk import Desk
+from callboard_router.lanes import Tenant
 from callboard_router.liveness import Answer, Claim, Liveness, Loss
+from callboard_router.parking import Parking
 from callboard_router.placement import Placement
 from callboard_router.proposals import Proposal
 from callboard_router.state import State
@@ -155,6 +157,30 @@ def test_a_token_that_is_not_returned_is_caught(monkeypatch: pytest.MonkeyPatch)
 def test_a_dispatch_beyond_its_bucket_is_caught(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Accounts, "missing", lambda *_args: None)
     assert _caught() == "I2"
+
+
+def test_a_queue_that_serves_whoever_came_first_is_caught(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Tenant, "rank_of", lambda _self, order_ms: (True, 0.0, 0, order_ms))
+    assert _caught() == "I6"
+
+
+def test_a_queue_that_serves_tenants_in_turn_whatever_they_have_is_caught(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(Tenant, "rank_of", lambda self, order_ms: (True, 0.0, self.turn, order_ms))
+    assert _caught() == "I6"
+
+
+def test_a_weight_and_a_guaranteed_minimum_that_nobody_heeds_are_caught(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(Tenant, "entitle", lambda _self: None)
+    assert _caught() == "I6"
+
+
+def test_a_place_that_nobody_is_told_of_is_caught(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Parking, "places_changed", lambda _self: None)
+    assert _caught() == "I6"
 
 
 def test_a_write_without_the_guard_of_its_epoch_is_caught(monkeypatch: pytest.MonkeyPatch):
