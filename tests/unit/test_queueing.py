@@ -391,3 +391,13 @@ def test_what_has_gone_meanwhile_is_passed_over_and_forgotten():
         del bench.desk.state.tasks[name]
     assert [task.id for task in bench.dispatch()] == [names[-1]]
     assert len(bench.waiting) == 0
+
+
+def test_a_task_that_is_pushed_again_while_it_waits_is_there_once():
+    bench = Bench({}, {})
+    task = bench.post("acme")
+    bench.waiting.push(task)
+    lane = bench.waiting.head()
+    assert lane is not None
+    bench.waiting.take(lane, served=True)
+    assert (len(bench.waiting), lane.tasks) == (0, [])
