@@ -1,14 +1,15 @@
 """What every test has: the `nats` fixture, and coroutine tests without a plugin.
 
 A test that is an `async def` runs to its end on a fresh uvloop, the loop that Callboard uses.
-There are no async fixtures: whoever opens, closes, with `async with` inside the test.
+There are no async fixtures: whoever opens, closes, with `async with` inside the test. What a test
+says with the `tell` fixture stands at the end of the run's output.
 """
 
 from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,25 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     arguments = {name: pyfuncitem.funcargs[name] for name in asked}
     uvloop.run(pyfuncitem.obj(**arguments), debug=False)
     return True
+
+
+_TOLD = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture
+def tell(pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """Have figures of this test printed when the run is over, passed or not."""
+    return pytestconfig.stash.setdefault(_TOLD, []).append
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Print what was told."""
+    told = config.stash.get(_TOLD, [])
+    if told:
+        terminalreporter.section("figures of this run")
+        terminalreporter.write_line("\n".join(told))
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 
 from langgraph.checkpoint.conformance import checkpointer_test, validate
 
@@ -21,7 +22,9 @@ _TESTS = {
 }
 
 
-async def test_all_81_tests_of_the_conformance_suite_run_and_pass(nats: NatsServer):
+async def test_all_81_tests_of_the_conformance_suite_run_and_pass(
+    nats: NatsServer, tell: Callable[[str], None]
+):
     @checkpointer_test(name="JetStreamSaver")
     async def fresh():
         prefix = f"t{uuid.uuid4().hex[:8]}"
@@ -30,6 +33,8 @@ async def test_all_81_tests_of_the_conformance_suite_run_and_pass(nats: NatsServ
 
     report = await validate(fresh)
     report.print_report()
+    passed = ", ".join(f"{name} {found.tests_passed}" for name, found in report.results.items())
+    tell(f"LangGraph's conformance suite, tests passed: {passed}")
     failures = [failure for result in report.results.values() for failure in result.failures]
     assert not failures, failures
     # A saver that implements nothing is reported as complete: count what was found and has run.

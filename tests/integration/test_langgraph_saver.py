@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
@@ -124,7 +125,10 @@ def shown(found: CheckpointTuple | None) -> Any:
     return found.config, found.checkpoint, found.metadata, found.parent_config, found.pending_writes
 
 
-def test_writes_come_back_as_from_the_saver_in_memory(nats: NatsServer):
+def test_writes_come_back_as_from_the_saver_in_memory(
+    nats: NatsServer, tell: Callable[[str], None]
+):
+    calls_made = 0
     with JetStreamSaver.from_url(nats.url) as saver:
 
         @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -134,6 +138,8 @@ def test_writes_come_back_as_from_the_saver_in_memory(nats: NatsServer):
             values=st.dictionaries(CHANNELS, VALUES),
         )
         def check(calls: Any, ns: str, values: dict[str, Any]) -> None:
+            nonlocal calls_made
+            calls_made += 3 + len(calls)
             checkpoint = empty_checkpoint()
             versions: dict[str, Any] = dict.fromkeys(values, "1.5")
             versions["gone"] = "2.5"
@@ -149,6 +155,7 @@ def test_writes_come_back_as_from_the_saver_in_memory(nats: NatsServer):
             assert got[1] == got[0]
 
         check()
+    tell(f"JetStreamSaver: {calls_made} calls gave what InMemorySaver gives")
 
 
 async def test_a_graph_is_interrupted_and_goes_on_over_another_connection(nats: NatsServer):
