@@ -401,3 +401,13 @@ def test_a_task_that_is_pushed_again_while_it_waits_is_there_once():
     assert lane is not None
     bench.waiting.take(lane, served=True)
     assert (len(bench.waiting), lane.tasks) == (0, [])
+
+
+def test_a_task_whose_dispatch_is_under_way_is_not_dispatched_again():
+    bench = Bench({}, {"plan": 9})
+    task = bench.post("acme")
+    for found, placement in dispatches(bench.desk, bench.at_ms):
+        bench.desk.proposals.open_dispatch(found.id, found.need, placement.queue, placement.host)
+    bench.waiting.push(task)  # as when it was paused and resumed before that was read back
+    assert list(dispatches(bench.desk, bench.at_ms)) == []
+    assert len(bench.waiting) == 0
