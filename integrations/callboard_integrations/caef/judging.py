@@ -59,15 +59,16 @@ def judge(given: Judged, profile: Profile) -> Standing:
         report is not None and report.tests.status == "timed_out"
     )
     signatures = _signatures(change, now.failures)
+    known = {*now.seen, f"tree {change.tree_before}"}
     why: Verdict
     if late:
         why = "timed_out"
-    elif change.tree == change.tree_before != "" or not signatures.isdisjoint(now.seen):
+    elif not signatures.isdisjoint(known):
         why = "oscillating"
     elif now.iteration >= profile.iterations:
         return _ended(now, "exhausted", f"not green after {now.iteration} iterations")
     else:
-        return msgspec.structs.replace(now, seen=[*now.seen, *sorted(signatures)])
+        return msgspec.structs.replace(now, seen=sorted(known | signatures))
     if now.iteration >= profile.iterations or now.generation >= profile.restarts:
         left = "restarts" if now.iteration < profile.iterations else "iterations"
         return _ended(now, why, f"no {left} are left after {now.iteration} iterations")
