@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import msgspec
@@ -26,13 +27,18 @@ from callboard_integrations.caef.records import (
 )
 
 PROFILE = load_settings(None).profile("quick").model_copy(update={"iterations": 6, "restarts": 1})
-START = Standing(base="base", commit="base", began=1)
+BASE = "ba5e" * 10
+START = Standing(base=BASE, commit=BASE, began=1)
 
 
 def change(tree: str, **fields: Any) -> Change:
     results = [EditResult(file="a.py", status="replaced")]
     given: dict[str, Any] = {"status": "applied", "tree": tree, "tree_before": "t0"}
-    return Change(**{**given, "results": results, "commit": f"c-{tree}", "tokens": 5, **fields})
+    return Change(**{**given, "results": results, "commit": commit_of(tree), "tokens": 5, **fields})
+
+
+def commit_of(tree: str) -> str:
+    return hashlib.sha1(tree.encode(), usedforsecurity=False).hexdigest()
 
 
 def report(*failing: str, status: Any = None, lint: Any = "passed") -> dict[str, Any]:
@@ -60,7 +66,12 @@ def judged(standing: Standing, made: Change | None, said: Any = None) -> Standin
 
 def test_green_tests_end_a_story():
     found = judged(START, change("t1"), report())
-    assert (found.verdict, found.iteration, found.commit, found.tokens) == ("passed", 1, "c-t1", 5)
+    assert (found.verdict, found.iteration, found.commit, found.tokens) == (
+        "passed",
+        1,
+        commit_of("t1"),
+        5,
+    )
 
 
 def test_what_fails_is_what_the_next_plan_begins_with():
@@ -86,7 +97,7 @@ def test_an_unhappy_linter_is_a_failure_only_where_it_is_a_gate():
 def test_going_round_in_circles_begins_anew_with_a_note_and_then_ends(tree: str, failing: str):
     first = judged(START, change("t1"), report("a"))
     anew = judged(first, change(tree), report(failing))
-    assert (anew.verdict, anew.generation, anew.commit) == ("", 1, "base")
+    assert (anew.verdict, anew.generation, anew.commit) == ("", 1, BASE)
     assert (anew.failures, anew.seen) == ([], [])
     assert "a.py went round in circles" in anew.avoid[0]
     again = judged(anew, change("t1"), report("a"))
@@ -146,6 +157,18 @@ def test_a_sandbox_that_ends_without_a_report_is_a_failure_and_a_stage_that_fail
     assert judged(START, None).verdict == "failed"
     with pytest.raises(BadInput, match="report"):
         judged(START, change("t1"), {"tests": "forged"})
+
+
+def test_what_a_stage_is_given_as_a_commit_is_one():
+    for word in ("--exec=sh", "HEAD", "master"):
+        with pytest.raises(BadInput, match="no commit's hash"):
+            Standing(base=word)
+
+
+def test_a_report_that_a_test_has_printed_itself_is_cut():
+    said = report(*(f"{number}" * 9_999 for number in range(10)))
+    found = judged(START, change("t1"), said)
+    assert len(msgspec.json.encode(found)) < 64 * 1024
 
 
 def test_a_run_is_refused_before_anything_begins_if_two_stories_share_a_name():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from callboard_broker.errors import BadInput
-from callboard_config.errors import SettingsError
 from callboard_integrations.caef import PlanAgent, load_settings
 from callboard_integrations.caef.story_file import read_story
 
@@ -169,6 +170,16 @@ def test_a_project_lays_its_own_budgets_over_the_packaged_ones(tmp_path: Path):
         PlanAgent("slow", root=tmp_path)
 
 
+def test_a_plan_loads_nothing_that_only_tests_models_or_boards_need():
+    code = (
+        "import sys; from callboard_integrations.caef import PlanAgent, ImplementAgent;"
+        "print(*sorted({'pytest', 'httpx', 'langgraph', 'typer', 'callboard', 'callboard_router'}"
+        " & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
 @pytest.mark.parametrize(
     ("text", "key"),
     [
@@ -181,6 +192,6 @@ def test_a_project_lays_its_own_budgets_over_the_packaged_ones(tmp_path: Path):
 )
 def test_a_setting_that_cannot_be_is_named(tmp_path: Path, text: str, key: str):
     (tmp_path / "caef.yaml").write_text(text)
-    with pytest.raises(SettingsError) as found:
+    with pytest.raises(BadInput, match=r"caef\.yaml") as found:
         load_settings(tmp_path)
-    assert found.value.key == key
+    assert found.value.field == key

@@ -50,7 +50,9 @@ async def rehearse_stories(
 
     async def one(story: dict[str, Any]) -> Any:
         async with turns:
-            return await rehearse(shop, story["story"], story["edits"], options.profile_name)
+            return await rehearse(
+                shop, story["story"], story["edits"], options.profile_name, tokens=options.tokens
+            )
 
     found = await asyncio.gather(*(one(story) for story in stories))
     show_rehearsals(screen, found)

@@ -30,6 +30,7 @@ _MAX_NOTES = 10
 _MAX_NOTE = 600
 _MAX_FAILURES = 20
 _MAX_ERROR = 1_500
+_MAX_NAME = 500
 _CHANGING = re.compile(r"0x[0-9a-fA-F]+|\b\d+\.\d+ ?m?s\b|/tmp/\S+")
 
 
@@ -100,7 +101,7 @@ def _failures(change: Change, report: Report | None) -> list[FailedTest]:
         why = "the tests' sandbox ended without a report: memory, disk or processes ran out"
         return [FailedTest(test="the test run", error=why)]
     tests, lint = report.tests, report.lint
-    failures = list(tests.summary.failures)
+    failures = [_cut(one) for one in tests.summary.failures[:_MAX_FAILURES]]
     if tests.status != "passed" and not failures:
         said = "nothing was collected" if tests.status == "none" else tests.summary.output
         failures.append(
@@ -110,6 +111,16 @@ def _failures(change: Change, report: Report | None) -> list[FailedTest]:
         error = f"{lint.status}: {lint.output}"[:_MAX_ERROR]
         failures.append(FailedTest(test="the linter", error=error))
     return failures[:_MAX_FAILURES]
+
+
+def _cut(failure: FailedTest) -> FailedTest:
+    """A test may have printed the report itself."""
+    return FailedTest(
+        test=failure.test[:_MAX_NAME],
+        file=failure.file[:_MAX_NAME],
+        error=failure.error[-_MAX_ERROR:],
+        suspects=[name[:_MAX_NAME] for name in failure.suspects[:_MAX_NOTES]],
+    )
 
 
 def _signatures(change: Change, failures: Sequence[FailedTest]) -> set[str]:

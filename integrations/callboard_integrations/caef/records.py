@@ -6,9 +6,12 @@ is bounded by whoever writes it.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 import msgspec
+
+from callboard_broker.errors import BadInput
 
 __all__ = [
     "Change",
@@ -31,6 +34,8 @@ __all__ = [
     "Verdict",
     "VerdictsWanted",
 ]
+
+_COMMIT = re.compile(r"(?:[0-9a-f]{40,64})?")
 
 Verdict = Literal["", "passed", "exhausted", "oscillating", "timed_out", "failed"]
 """How a story has ended; empty: it has not."""
@@ -101,6 +106,11 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     seen: list[str] = []
     avoid: list[str] = []
     tokens: int = 0
+
+    def __post_init__(self) -> None:
+        for field in ("base", "commit"):  # they become words of a command line
+            if _COMMIT.fullmatch(getattr(self, field)) is None:
+                raise BadInput(field, f"{getattr(self, field)!r:.80} is no commit's hash")
 
 
 class PlanWanted(msgspec.Struct, frozen=True, kw_only=True):

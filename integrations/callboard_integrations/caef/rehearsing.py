@@ -34,11 +34,18 @@ class Rehearsal:
         return bool(self.results) and all(one.status != "refused" for one in self.results)
 
 
-async def rehearse(shop: StoryShop, story: str, edits: list[str], profile: str) -> Rehearsal:
-    """Plan a story, and work its edits out. Raises `BadInput` if there is no such story."""
+async def rehearse(
+    shop: StoryShop, story: str, edits: list[str], profile: str, *, tokens: int | None = None
+) -> Rehearsal:
+    """Plan a story, and work its edits out. tokens: of the author's answer, at most.
+
+    Raises `BadInput` if there is no such story.
+    """
     path = inside(shop.project, story)
     planned = await asyncio.to_thread(plan_for, profile, shop.settings, path, shop.project)
-    wanted = ImplementWanted(run="", item="", story=story, planned=planned, edits=edits)
+    wanted = ImplementWanted(
+        run="", item="", story=story, planned=planned, edits=edits, tokens=tokens
+    )
     try:
         found, _ = await edits_for(shop, wanted, shop.project)
         results, _ = await asyncio.to_thread(worked_out, shop.project, found, apply=False)

@@ -101,19 +101,18 @@ class CaefSettings(Section):
 
 
 def load_settings(root: Path | None) -> CaefSettings:
-    """Those of the project at `root`, over the packaged ones. Raises `SettingsError`."""
-    found: dict[str, Any] = read_document(Path(__file__).with_name(FILE), FILE)
+    """Those of the project at `root`, over the packaged ones. Raises `BadInput` with the key."""
     own = None if root is None else root / FILE
-    source = FILE
-    if own is not None and own.is_file():
-        source = str(own)
-        _lay_over(found, read_document(own, source))
     try:
+        found: dict[str, Any] = read_document(Path(__file__).with_name(FILE), FILE)
+        if own is not None and own.is_file():
+            _lay_over(found, read_document(own, FILE))
         return CaefSettings.model_validate(found)
+    except SettingsError as error:
+        raise BadInput(f"{own}", error.reason) from error
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
-        key = ".".join(map(str, first["loc"]))
-        raise SettingsError(key, first["msg"], source=source) from error
+        raise BadInput(".".join(map(str, first["loc"])), f"{first['msg']} (in {own})") from error
 
 
 def _lay_over(under: dict[str, Any], over: dict[str, Any]) -> None:

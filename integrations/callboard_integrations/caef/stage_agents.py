@@ -128,6 +128,8 @@ async def _implement(shop: StoryShop, wanted: ImplementWanted, ctx: Context) -> 
     begun = time.monotonic()
     profile = shop.settings.profile(wanted.planned.profile)
     standing = wanted.planned.standing
+    if not standing.base:
+        raise BadInput("planned", "has no commit to begin at: it is not what a plan stage gave")
     item = wanted.item + (f"_again-{standing.generation}" if standing.generation else "")
     tree = await shop.worktrees.of(wanted.run, item, standing.base)
     if tree is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import math
 import os
 import shutil
 import sys
@@ -25,6 +26,7 @@ from callboard_agents.options import HostOptions
 from callboard_agents.sandbox import Ending, TaskHeader, open_nursery
 from callboard_broker.errors import BadInput
 from callboard_broker.wire import Failure
+from callboard_config.cpus import usable_cpus
 from callboard_integrations.caef.records import (
     LintReport,
     Report,
@@ -41,7 +43,7 @@ TEST = "caef.test"
 
 _SPARE_SECONDS = 30.0  # for the copy, and for a program that is killed
 _LONGEST_SECONDS = 2 * 86_400.0
-_SLOTS = 4
+_LEAST_SLOTS = 2
 _OUTPUT_MB = 4.0
 _FILES = 1024
 
@@ -58,7 +60,7 @@ def testing_agent(settings: CaefSettings, project: Path, reads: Path) -> Agent[[
         [str(python), "-c", program],
         env=settings.env,
         name="TestAgent",
-        slots=_SLOTS,
+        slots=max(_LEAST_SLOTS, math.ceil(usable_cpus())),
         timeout=_LONGEST_SECONDS,  # its program ends earlier, by what it is asked
         memory_mb=settings.memory_mb,
         limits=Limits(
