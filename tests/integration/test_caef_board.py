@@ -15,7 +15,7 @@ import pytest
 from callboard import Board, Context, connect
 from callboard_agents.failures import GiveUp
 from callboard_broker.errors import BadInput
-from callboard_integrations.bmad import CommandRunner
+from callboard_integrations.bmad import Answer, CommandRunner, Request
 from callboard_integrations.caef import StoryOptions, StoryShop, agents_of, to_workflow
 from callboard_integrations.caef.records import ImplementWanted, Planned, PlanWanted
 from tests.board import Processes, started_processes
@@ -171,7 +171,7 @@ async def test_what_fails_is_told_to_the_next_round_circles_begin_anew_and_end(
     third = project.asked("circles")[2]
     assert "Avoid what has led nowhere" in third
     assert "return 0" in third  # a fresh worktree
-    assert "is not there; the nearest is line" in project.asked("misses")[1]
+    assert "the snippet is not there; the nearest is line" in project.asked("misses")[1]
     assert found["slow"]["reason"] == "no restarts are left after 2 iterations"
     assert project.asked("given") == []
     assert (again["learns"]["verdict"], again["learns"]["branch"]) == ("failed", "")
@@ -197,20 +197,31 @@ async def test_a_story_survives_the_death_of_its_host_and_is_changed_once(
     assert project.git("rev-list", "--count", f"HEAD..{branch}") == "1"
 
 
+class Counted(CommandRunner):
+    """It says what its answers cost, as an endpoint does."""
+
+    async def run(self, request: Request) -> Answer:
+        return Answer(text=(await super().run(request)).text, tokens=42)
+
+
 async def test_an_iteration_that_is_repeated_over_a_half_written_tree_gives_the_same_tree(
     project: CaefProject,
 ) -> None:
     project.write(story_of("half", 42))
     project.answers("half", [answer_to("half", 0, 42)], [answer_to("half", 42, 43)])
-    shop = StoryShop(project.root, CommandRunner(project.command))
+    shop = StoryShop(project.root, Counted(project.command))
     agents = {one.capability: one for one in agents_of(shop)}
     planned: Planned = await agents["caef.plan"](PlanWanted(story="docs/half.md"))
     wanted = ImplementWanted(run="run", item="half", story="docs/half.md", planned=planned)
-    first = await agents["caef.implement"](wanted, Context(task="1"))
+    ctx = Context(task="1")
+    first = await agents["caef.implement"](wanted, ctx)
+    assert (first.tokens, ctx.used) == (42, {"tokens": 42.0})
     tree = project.root / ".callboard" / "worktrees" / "run" / "half"
     (tree / "src/half.py").write_text("torn")
     (tree / "left.tmp").write_text("over")
-    again = await agents["caef.implement"](wanted, Context(task="1", attempt=2))
+    ctx = Context(task="1", attempt=2)
+    again = await agents["caef.implement"](wanted, ctx)
+    assert (again.tokens, ctx.used) == (0, {"tokens": 0.0})
     assert (again.status, again.tree) == ("applied", first.tree)
     assert len(project.asked("half")) == 1, "the author was asked twice for one iteration"
     assert not (tree / "left.tmp").exists()

@@ -154,6 +154,9 @@ def test_a_new_file_is_made_and_taken_away_with_its_folders(root: Path):
     assert restore(Path(done["backups"][0])) == ["src/deep/new.py", "a.py"]
     assert picture(root) == before
     assert "there is one" in reasons(implemented(root, edit("a.py", "", "x")))[0]
+    (kept,) = implemented(root, edit("only.py", "", "x"))["backups"]
+    restore(Path(kept))
+    assert picture(root) == before
 
 
 def test_edits_that_were_made_before_are_not_made_twice(root: Path):

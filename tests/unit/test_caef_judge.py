@@ -175,7 +175,7 @@ def test_a_run_is_refused_before_anything_begins_if_two_stories_share_a_name():
     options = StoryOptions(run="r", profile_name="quick", profile=PROFILE)
     story = {"id": "a", "story": "a.md"}
     assert to_workflow([story], options).spec().name == "caef"
-    with pytest.raises(BadInput, match="stands twice"):
+    with pytest.raises(BadInput, match="that of two"):
         to_workflow([story, story], options)
     with pytest.raises(BadInput, match="no short name"):
         to_workflow([{"id": "a.b", "story": "a.md"}], options)

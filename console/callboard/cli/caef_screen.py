@@ -61,7 +61,7 @@ def show_rehearsals(screen: Screen, found: Sequence[Rehearsal]) -> None:
             for line in result.diff.split("\n") if result.diff else ():
                 screen.line(line, _COLOURS.get(line[:1], ""))
             if result.status == "refused":
-                screen.line(f"{result.file}: the snippet {result.reason}", "bold red")
+                screen.line(f"{result.file}: {result.reason}", "bold red")
         if one.refused:
             screen.line(one.refused, "bold red")
     screen.note("nothing was changed: --apply makes these edits on a branch, and runs the tests")

@@ -59,9 +59,10 @@ def applied_before(root: Path, backup: Path) -> bool:
 
 
 def apply_changes(root: Path, changes: Sequence[FileChange], backup: Path) -> list[str]:
-    """Write all files; the paths of the backups. backup: a folder for them.
+    """Write all files; the paths of the backups, or of the manifest alone if all files are new.
 
-    Should one file fail, those before it are brought back. Raises `BadInput`, `OSError`.
+    backup: a folder for them. Should one file fail, those before it are brought back. Raises
+    `BadInput`, `OSError`.
     """
     kept = []
     for number, change in enumerate(changes):
@@ -89,7 +90,7 @@ def apply_changes(root: Path, changes: Sequence[FileChange], backup: Path) -> li
     except (OSError, BadInput):
         _bring_back(root, manifest, backup)
         raise
-    return [str(backup / one.kept) for one in kept if one.kept]
+    return [str(backup / one.kept) for one in kept if one.kept] or [str(backup / _MANIFEST)]
 
 
 def restore(backup: Path) -> list[str]:

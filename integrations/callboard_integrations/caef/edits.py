@@ -31,6 +31,7 @@ _MAX_NAME = 1_000
 _MAX_DIFF = 16 * 1024
 _NEAR = 0.6
 _MARKS = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
+_SUBJECTS = {"original_snippet": "the snippet ", "replacement_snippet": "the replacement "}
 _DONE: dict[tuple[bool, bool], EditStatus] = {
     (False, True): "replaced",
     (False, False): "would_replace",
@@ -102,9 +103,8 @@ def worked_out(
             line = text.replace(edit)
             texts[edit.file] = text
         except BadInput as error:
-            results.append(
-                EditResult(file=edit.file[:_MAX_NAME], status="refused", reason=error.reason)
-            )
+            why = f"{_SUBJECTS.get(error.field, '')}{error.reason}"
+            results.append(EditResult(file=edit.file[:_MAX_NAME], status="refused", reason=why))
             continue
         new = edit.original_snippet == ""
         diff = _diff(edit.file, before, text.text, new=new)
@@ -157,7 +157,7 @@ class _Text:
             why = f"has what {self._encoding}, the file's encoding, has not: {error.reason}"
             raise BadInput("replacement_snippet", why) from error
         if size > _MAX_FILE:
-            raise BadInput("file", f"would be larger than {_MAX_FILE // 2**20} MiB")
+            raise BadInput("file", f"it would be larger than {_MAX_FILE // 2**20} MiB")
         self.text = text
         return text.count("\n", 0, at) + 1
 
@@ -185,15 +185,15 @@ def _read(root: Path, edit: Edit) -> _Text:
             raise BadInput("file", "there is no such file") from None
         return _Text(edit.file, None, 0o644)
     except (OSError, ValueError) as error:
-        raise BadInput("file", f"cannot be reached: {error}") from error
+        raise BadInput("file", f"it cannot be reached: {error}") from error
     if not stat.S_ISREG(found.st_mode):
-        raise BadInput("file", "is no regular file")
+        raise BadInput("file", "it is no regular file")
     if found.st_size > _MAX_FILE:
-        raise BadInput("file", f"is larger than {_MAX_FILE // 2**20} MiB")
+        raise BadInput("file", f"it is larger than {_MAX_FILE // 2**20} MiB")
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise BadInput("file", f"cannot be read: {error.strerror}") from error
+        raise BadInput("file", f"it cannot be read: {error.strerror}") from error
     return _Text(edit.file, data, stat.S_IMODE(found.st_mode))
 
 
@@ -207,9 +207,9 @@ def _encoding(data: bytes) -> tuple[bytes, str]:
         found = _MARKS.get(mark) or tokenize.detect_encoding(io.BytesIO(data).readline)[0]
         again = data[len(mark) :].decode(found).encode(found)
     except (SyntaxError, UnicodeError, LookupError) as error:
-        raise BadInput("file", "is no text in UTF-8, nor in what it says that it is") from error
+        raise BadInput("file", "it is no text in UTF-8, nor in what it says that it is") from error
     if mark + again != data:
-        raise BadInput("file", f"is not plain {found}: its bytes would change")
+        raise BadInput("file", f"it is not plain {found}: its bytes would change")
     return mark, found
 
 

@@ -52,7 +52,7 @@ def to_workflow(stories: Sequence[dict[str, Any]], options: StoryOptions) -> Wor
     names = [str(one["id"]) for one in stories]
     for name in names:
         if token(name) != name or names.count(name) > 1:
-            raise BadInput("stories", f"{name!r:.80} is no short name, or stands twice")
+            raise BadInput("stories", f"{name!r:.80} is no short name, or that of two")
     flow = Workflow("caef", inputs={"stories": [{"edits": [], **one} for one in stories]})
     ended = flow.sub(
         "story", _rounds(options), flow.item, each=flow.inputs["stories"], at_once=options.at_once

@@ -141,9 +141,11 @@ async def _implement(shop: StoryShop, wanted: ImplementWanted, ctx: Context) -> 
         status="none", branch=tree.branch, tree_before=tree_before, lint_gate=wanted.lint_gate
     )
     try:
-        async with asyncio.timeout(profile.iteration_seconds):
+        async with asyncio.timeout(profile.iteration_seconds) as limit:
             edits, tokens = await edits_for(shop, wanted, tree.folder, ctx)
     except TimeoutError:
+        if not limit.expired():
+            raise  # of a connection: another attempt may do better
         why = f"the author did not answer within {profile.iteration_seconds:g} s"
         return msgspec.structs.replace(blank, status="timed_out", reason=why)
     except BadInput as error:

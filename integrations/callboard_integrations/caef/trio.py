@@ -141,9 +141,10 @@ class ImplementAgent:
     ) -> dict[str, Any]:
         """Return {status, results, backups}, or {status: "skipped", reason} without any edits.
 
-        apply: write the files; else it is a dry run. status: `applied`, `already`, `dry_run` or
-        `refused`, where nothing is written because one edit does not fit. `restore` of a backup
-        brings the old files back. Raises `BadInput` if the edits file is no list of edits.
+        edits_file: relative to the root. apply: write the files; else it is a dry run. status:
+        `applied`, `already`, `dry_run` or `refused`, where nothing is written because one edit does
+        not fit. `restore` of a backup brings the old files back. Raises `BadInput` if the edits
+        file is no list of edits.
         """
         if edits_file is None:
             return {"status": "skipped", "reason": "no edits file was given"}
