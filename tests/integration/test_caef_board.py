@@ -244,3 +244,18 @@ def _standing_at(wanted: ImplementWanted, standing: dict[str, Any]) -> Implement
         {**msgspec.to_builtins(wanted), "planned": {**planned, "standing": standing}},
         ImplementWanted,
     )
+
+
+async def test_an_author_who_does_not_answer_in_time_is_stopped_and_told_apart(
+    project: CaefProject,
+) -> None:
+    project.write(story_of("late", 42), profiles={"quick": {"iteration_seconds": 1.5}})
+    project.answers("late", [answer_to("late", 0, 42)])
+    project.hold("late")
+    shop = StoryShop(project.root, CommandRunner(project.command))
+    agents = {one.capability: one for one in agents_of(shop)}
+    planned: Planned = await agents["caef.plan"](PlanWanted(story="docs/late.md"))
+    wanted = ImplementWanted(run="run", item="late", story="docs/late.md", planned=planned)
+    change = await agents["caef.implement"](wanted, Context(task="1"))
+    assert (change.status, change.test) == ("timed_out", None)
+    assert "within 1.5 s" in change.reason

@@ -140,8 +140,9 @@ async def _implement(shop: StoryShop, wanted: ImplementWanted, ctx: Context) -> 
     blank = Change(
         status="none", branch=tree.branch, tree_before=tree_before, lint_gate=wanted.lint_gate
     )
+    limit = asyncio.timeout(profile.iteration_seconds)
     try:
-        async with asyncio.timeout(profile.iteration_seconds) as limit:
+        async with limit:
             edits, tokens = await edits_for(shop, wanted, tree.folder, ctx)
     except TimeoutError:
         if not limit.expired():
