@@ -38,6 +38,8 @@ COMMANDS = [
     "bmad list",
     "bmad plan",
     "bmad run",
+    "caef plan",
+    "caef run",
     "config show",
     "router",
     "ledger",

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from callboard.cli.bmad_screen import show_outcome
 from callboard.cli.following import follow_or_name, follow_to_end, say_if_nobody_offers
 from callboard.cli.reaching import reach
 from callboard.cli.screen import Screen
+from callboard.cli.working import working
 from callboard.connecting import locate
 from callboard.hosting import host_options
-from callboard_agents import Agent, Host, HostOptions
 from callboard_broker.errors import TaskError
 from callboard_broker.handle import Handle
 from callboard_broker.subjects import SHARED_POOL
@@ -57,7 +55,7 @@ async def run_plan(asked: Asked, screen: Screen) -> int:
             workshop = Workshop(asked.project, chosen_runner(asked.choice), timeout=asked.timeout)
             options = host_options(locate(asked.nats, asked.prefix), pool=SHARED_POOL)
             agents = agents_of(workshop, list(personas.values()))
-            await stack.enter_async_context(_working(agents, options))
+            await stack.enter_async_context(working(agents, options))
         handle = await board.run(flow, key=asked.key)
         _say_what_is_asked(asked, handle, screen)
         if asked.choice is None:
@@ -65,19 +63,6 @@ async def run_plan(asked: Asked, screen: Screen) -> int:
         if not asked.wait or screen.json:
             return await follow_or_name(handle, screen, wait=asked.wait)
         return await _follow(handle, screen)
-
-
-@asynccontextmanager
-async def _working(agents: Sequence[Agent[..., Any]], options: HostOptions) -> AsyncIterator[None]:
-    """A host in this process, until the block ends and what runs has finished."""
-    host = Host(agents, options)
-    async with asyncio.TaskGroup() as group:
-        group.create_task(host.run())
-        await host.ready()
-        try:
-            yield
-        finally:
-            host.drain()
 
 
 def _say_what_is_asked(asked: Asked, handle: Handle, screen: Screen) -> None:

@@ -38,6 +38,7 @@ _COMMANDS = MappingProxyType(
         "agents": "callboard.cli.agents",
         "audit": "callboard.cli.audit",
         "bmad": "callboard.cli.bmad",
+        "caef": "callboard.cli.caef",
         "config": "callboard.cli.config",
         "doctor": "callboard.cli.doctor",
         "router": "callboard.cli.router",

@@ -48,16 +48,16 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Replace a file at once: a reader, or a crash, meets the old text or the new one."""
+def write_whole(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:
+    """Replace a file at once: a reader, or a crash, meets the old content or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(0o644)
+        Path(name).chmod(mode)
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

@@ -36,6 +36,19 @@ class Worktree:
         """Whether the branch still holds a commit."""
         return await _succeeds(self.folder, "merge-base", "--is-ancestor", commit, "HEAD")
 
+    async def is_at(self, commit: str) -> bool:
+        """Whether nothing was committed to the branch since."""
+        return await _git(self.folder, "rev-parse", "HEAD") == commit
+
+    async def reset(self, commit: str) -> None:
+        """Put the branch and every file back to a commit; whatever is not in it is removed."""
+        await _git(self.folder, *_NO_HOOKS, "reset", "--quiet", "--hard", commit)
+        await _git(self.folder, "clean", "--quiet", "-ffdx")
+
+    async def tree(self) -> str:
+        """The hash of all files of the last commit: the same for the same contents."""
+        return await _git(self.folder, "rev-parse", "HEAD^{tree}")
+
     async def commit(self, message: str) -> str:
         """Commit whatever has changed; the branch's commit then."""
         await _git(self.folder, "add", "--all")
@@ -61,8 +74,15 @@ class Worktrees:
             )
         return self._usable
 
-    async def of(self, run: str, item: Any) -> Worktree | None:
-        """The worktree of an item: a new one, or that of an earlier step or attempt."""
+    async def head(self) -> str:
+        """The commit that the user's checkout is at. Raises `GitFailed`."""
+        return await _git(self._project, "rev-parse", "--verify", "HEAD^{commit}")
+
+    async def of(self, run: str, item: Any, commit: str = "HEAD") -> Worktree | None:
+        """The worktree of an item: a new one, or that of an earlier step or attempt.
+
+        commit: where a new branch begins.
+        """
         if not await self.usable():
             return None
         name = item_id(item)
@@ -71,10 +91,10 @@ class Worktrees:
         async with self._making:
             await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True)
             if not (folder / ".git").exists():
-                await self._make(folder, branch)
+                await self._make(folder, branch, commit)
         return Worktree(folder, branch)
 
-    async def _make(self, folder: Path, branch: str) -> None:
+    async def _make(self, folder: Path, branch: str, commit: str) -> None:
         with locked(self._folder / ".lock"):
             if (folder / ".git").exists():
                 return
@@ -82,7 +102,7 @@ class Worktrees:
             known = await _succeeds(
                 self._project, "rev-parse", "--verify", "--quiet", f"refs/heads/{branch}"
             )
-            how = (str(folder), branch) if known else ("-b", branch, str(folder), "HEAD")
+            how = (str(folder), branch) if known else ("-b", branch, str(folder), commit)
             await _git(self._project, *_NO_HOOKS, "worktree", "add", "--quiet", *how)
 
 

@@ -1,0 +1,1 @@
+"""What a till has to know."""

@@ -1,0 +1,6 @@
+"""What is printed."""
+
+
+def line(name: str, cents: int) -> str:
+    """One line of a receipt."""
+    return f"{name} {cents}"
