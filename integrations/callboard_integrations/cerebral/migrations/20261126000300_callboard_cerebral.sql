@@ -1,0 +1,321 @@
+-- Mirrors tasks and workflows into the tracker's own tables (`cerebral_tasks`, `cerebral_activities`, or
+-- a table such as `cerebraflow_tasks`), in the transaction that moves a projector's position.
+--
+-- Nothing here makes or alters a table of the tracker. Every statement on one names the tenant, and
+-- touches only rows whose metadata has `callboard`: those made here, and those claimed by a pull.
+
+-- Which boards are mirrored, and into which tables.
+create table if not exists public.callboard_cerebral (
+  board text primary key,
+  tasks text not null,
+  activities text
+);
+
+-- The columns of a table and their types; nothing if there is no such table.
+create or replace function public.callboard_cerebral_columns(name text) returns jsonb
+language sql stable set search_path = '' as $$
+  select coalesce(jsonb_object_agg(attname, case format_type(atttypid, null)
+      when 'character varying' then 'text' when 'bigint' then 'integer'
+      when 'smallint' then 'integer' else format_type(atttypid, null) end), '{}')
+    from pg_attribute
+    where attrelid = to_regclass(case when strpos(name, '.') > 0 then name else 'public.' || name end)
+      and attnum > 0 and not attisdropped
+$$;
+
+-- How the tables look: id, its type, the columns, and what keeps them from being written (`problems`).
+create or replace function public.callboard_cerebral_shape(tasks text, activities text)
+returns jsonb language plpgsql stable set search_path = '' as $$
+declare
+  large constant jsonb := '{"task_id": "uuid", "tenant_id": "uuid", "project_id": "uuid",
+    "status": "text", "priority": "text", "title": "text", "description": "text",
+    "acceptance_criteria": "jsonb", "dependencies": "jsonb", "metadata": "jsonb",
+    "bmad_story_id": "text", "actual_hours": "integer",
+    "created_at": "timestamp with time zone", "updated_at": "timestamp with time zone"}';
+  small constant jsonb := '{"id": "uuid or text", "title": "text", "description": "text",
+    "status": "text", "priority": "text", "metadata": "jsonb"}';
+  acts constant jsonb := '{"activity_id": "uuid", "tenant_id": "uuid", "actor": "uuid",
+    "action": "text", "resource_type": "text", "resource_id": "uuid", "metadata": "jsonb",
+    "bmad_workflow_id": "text", "timestamp": "timestamp with time zone"}';
+  columns jsonb := public.callboard_cerebral_columns(tasks);
+  is_small boolean := columns ? 'id' and not columns ? 'task_id';
+  id text := case when is_small then 'id' else 'task_id' end;
+  problems jsonb := '[]';
+  wanted record;
+  place regclass;
+begin
+  for wanted in
+    select tasks as name, columns as there, case when is_small then small else large end as needs
+    union all
+    select activities, public.callboard_cerebral_columns(activities), acts
+      where activities is not null
+  loop
+    if wanted.there = '{}' then
+      problems := problems || to_jsonb(format('there is no table %s', wanted.name));
+      continue;
+    end if;
+    problems := problems || coalesce((
+      select jsonb_agg(case when not wanted.there ? key
+          then format('%s has no column %s (%s)', wanted.name, key, value)
+          else format('%s.%s is %s, and must be %s', wanted.name, key, wanted.there->>key, value)
+        end order by key)
+      from jsonb_each_text(wanted.needs)
+      where not coalesce(strpos(value, wanted.there->>key) > 0, false)), '[]');
+    place := to_regclass(case when strpos(wanted.name, '.') > 0 then wanted.name
+      else 'public.' || wanted.name end);
+    if not (has_table_privilege(place, 'select') and has_table_privilege(place, 'insert')
+        and (wanted.needs = acts or has_table_privilege(place, 'update'))) then
+      problems := problems || to_jsonb(format('%s may not read and write %s', current_user, place));
+    end if;
+  end loop;
+  if columns ? id and not exists (
+    select from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
+      where i.indrelid = to_regclass(case when strpos(tasks, '.') > 0 then tasks
+          else 'public.' || tasks end)
+        and i.indisunique and i.indnkeyatts = 1 and i.indpred is null and a.attname = id)
+  then
+    problems := problems || to_jsonb(format('%s.%s is no primary key', tasks, id));
+  end if;
+  return jsonb_build_object('id', id, 'id_type', columns->>id, 'columns', columns,
+    'place', case when strpos(tasks, '.') > 0 then tasks else 'public.' || tasks end,
+    'acts', case when strpos(activities, '.') > 0 then activities else 'public.' || activities end,
+    'owner', case when columns ? 'tenant_id' then 't.tenant_id = %s::uuid'
+      else 't.metadata->>''tenant_id'' = %s' end,
+    'problems', problems);
+end $$;
+
+-- The same as a call of its own.
+create or replace function public.callboard_cerebral_check(question text) returns jsonb
+language sql stable set search_path = '' as $$
+  select public.callboard_cerebral_shape(question::jsonb->>'tasks', question::jsonb->>'activities')
+$$;
+
+-- From here on this board is mirrored. Refused if the tables cannot be written.
+create or replace function public.callboard_cerebral_begin(batch text) returns jsonb
+language plpgsql set search_path = '' as $$
+declare
+  b jsonb := batch::jsonb;
+  shape jsonb := public.callboard_cerebral_shape(b->>'tasks', b->>'activities');
+begin
+  if shape->'problems' <> '[]' then
+    raise exception '%', shape->'problems'->>0 using errcode = '42P01';
+  end if;
+  insert into public.callboard_cerebral as t values (b->>'board', b->>'tasks', b->>'activities')
+    on conflict (board) do update set tasks = excluded.tasks, activities = excluded.activities;
+  return 'true';
+end $$;
+
+-- A projector that does not mirror must not move the position of a board that is mirrored.
+create or replace function public.callboard_cerebral_only() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+  if coalesce(current_setting('callboard.cerebral', true), '') <> 'on'
+      and exists (select from public.callboard_cerebral where board = new.board) then
+    raise exception 'the board % is mirrored: run `callboard cerebral mirror` instead', new.board
+      using errcode = '55000';
+  end if;
+  return new;
+end $$;
+create or replace trigger callboard_cerebral_only before insert or update on public.callboard_streams
+  for each row execute function public.callboard_cerebral_only();
+
+-- One batch with everything that `callboard_project` writes, and the tracker's rows.
+create or replace function public.callboard_cerebral_project(batch text) returns jsonb
+language plpgsql set search_path = '' as $$
+declare
+  b jsonb := batch::jsonb;
+  answer jsonb;
+begin
+  perform set_config('callboard.cerebral', 'on', true);
+  answer := public.callboard_project(batch);
+  if b ? 'trial' and answer->'position' = b->'after' then
+    begin
+      perform public.callboard_cerebral_write(b);
+      raise exception using errcode = 'CB000', message = 'only a trial';
+    exception when sqlstate 'CB000' then
+      null;
+    end;
+  elsif (answer->>'stored')::boolean then
+    perform public.callboard_cerebral_write(b);
+    answer := answer || jsonb_build_object('parked',
+      (select count(*) from public.callboard_parked where stream = b->>'stream'));
+  end if;
+  return answer;
+end $$;
+
+-- A row as the table has it: what it has no column for goes into the metadata.
+create or replace function public.callboard_cerebral_fit(d jsonb, shape jsonb) returns jsonb
+language sql immutable set search_path = '' as $$
+  select d || jsonb_build_object(shape->>'id', d->'task_id', 'metadata', d->'metadata' || (
+    select coalesce(jsonb_object_agg(key, value), '{}') from jsonb_each(d)
+      where not shape->'columns' ? key and value <> 'null'
+        and key not in ('task_id', 'existing', 'source', 'repeated', 'terminal')))
+$$;
+
+-- Rows that are new are inserted; of others only status, times and `callboard` are written, and never
+-- by an older word than the last one. Ids that belong to somebody else are parked.
+create or replace function public.callboard_cerebral_write(b jsonb) returns void
+language plpgsql set search_path = '' as $$
+declare
+  s constant text := b->>'stream';
+  p constant bigint := (b->>'position')::bigint;
+  known public.callboard_cerebral;
+  shape jsonb;
+  docs jsonb;
+  tasks text;
+  named text;
+  owned text;
+  listed text;
+begin
+  select * into known from public.callboard_cerebral where board = b->>'board';
+  shape := public.callboard_cerebral_shape(known.tasks, known.activities);
+  if known.board is null or shape->'problems' <> '[]' then
+    raise exception '%', coalesce(shape->'problems'->>0, 'this board is not mirrored')
+      using errcode = '42P01';
+  end if;
+  tasks := shape->>'place';
+  named := format('t.%I = (d->>%L)::%s', shape->>'id', shape->>'id', shape->>'id_type');
+  owned := format(shape->>'owner', '(d->>''tenant_id'')');
+  if b ? 'cerebral' then
+    select jsonb_agg(public.callboard_cerebral_fit(d, shape)) into docs
+      from jsonb_array_elements(b->'cerebral') d;
+    select string_agg(quote_ident(name), ', ') into listed from unnest(array[shape->>'id', 'tenant_id',
+      'project_id', 'status', 'priority', 'title', 'description', 'acceptance_criteria',
+      'dependencies', 'metadata', 'bmad_story_id', 'actual_hours', 'created_at', 'updated_at']) name
+      where shape->'columns' ? name;
+    execute format('insert into %1$s (%2$s) select %2$s from jsonb_populate_recordset(null::%1$s, '
+      '(select coalesce(jsonb_agg(d), ''[]'') from jsonb_array_elements($1) d '
+      'where not d ? ''existing'')) on conflict (%3$I) do nothing', tasks, listed, shape->>'id')
+      using docs;
+    execute format('update %s t set status = case when (d->>''terminal'')::boolean '
+        'or t.status = t.metadata->''callboard''->>''status'' then d->>''status'' else t.status end, '
+      'metadata = t.metadata || ((d->''metadata'') - array[''tenant_id'', ''project_id'', '
+        '''dependencies'', ''acceptance_criteria'', ''bmad_story_id'', ''created_at'']) '
+        '|| jsonb_build_object(''callboard'', ((t.metadata->''callboard'') - array[''state'', '
+        '''waits'', ''error'', ''host'', ''attempt'', ''repeats'']) || (d->''metadata''->''callboard''))'
+      '%s from jsonb_array_elements($1) d where %s and %s and t.metadata ? ''callboard'' and '
+        '(t.metadata->''callboard''->>''stream'' is distinct from $2 or '
+        '(t.metadata->''callboard''->>''seq'')::bigint < (d->''metadata''->''callboard''->>''seq'')::bigint '
+        'and (not d ? ''source'' or t.metadata->''callboard''->''flow'' '
+          '= d->''metadata''->''callboard''->''flow''))',
+      tasks, case when shape->'columns' ? 'updated_at' then
+        ', updated_at = (d->>''updated_at'')::timestamptz, '
+        'actual_hours = coalesce(t.actual_hours, (d->>''actual_hours'')::integer)' else '' end,
+      named, owned) using docs, s;
+    -- The steps of a workflow that repeats another one; its own row says so already.
+    if exists (select from jsonb_array_elements(docs) d where d ? 'repeated') then
+      execute format('update %1$s t set status = ''cancelled'', metadata = t.metadata || '
+          'jsonb_build_object(''callboard'', t.metadata->''callboard'' || '
+            'jsonb_build_object(''state'', ''cancelled'', ''status'', ''cancelled'')) '
+        'from jsonb_array_elements($1) d where d ? ''repeated'' and %2$s '
+          'and t.metadata->''callboard''->>''stream'' = $2 and t.metadata->''callboard''->''flow'' '
+          '= d->''metadata''->''callboard''->''task'' and exists (select from %1$s w '
+            'where w.%3$I::text = d->>''task_id'' and w.metadata->''callboard''->>''kind'' = ''workflow'')',
+        tasks, owned, shape->>'id') using docs, s;
+    end if;
+    delete from public.callboard_parked x where x.stream = s and x.kind = 'cerebral'
+      and x.id in (select d->>'task_id' from jsonb_array_elements(docs) d);
+    execute format('insert into public.callboard_parked '
+      '(stream, kind, seq, id, sqlstate, reason, doc, last_seq) '
+      'select $2, ''cerebral'', 0, d->>''task_id'', ''CB001'', case when %2$s then '
+        '''the row is there and not of Callboard'' else ''the row belongs to another tenant'' end, '
+      'convert_to(d::text, ''UTF8''), $3 from jsonb_array_elements($1) d join %1$s t on %3$s '
+      'where (%2$s and t.metadata ? ''callboard'') is not true', tasks, owned, named)
+      using docs, s, p;
+  end if;
+  if b ? 'cerebral_activity' and known.activities is not null then
+    execute format('insert into %1$s (activity_id, tenant_id, actor, action, resource_type, '
+        'resource_id, metadata, bmad_workflow_id, "timestamp") '
+      'select a.activity_id, a.tenant_id, a.actor, a.action, a.resource_type, a.resource_id, '
+        'a.metadata, (select t.metadata->''callboard''->>''bmad_workflow_id'' from %2$s t '
+          'where t.%3$I = a.resource_id::%4$s and %5$s), a."timestamp" '
+      'from jsonb_populate_recordset(null::%1$s, $1) a where not exists (select from %1$s x '
+        'where x.tenant_id = a.tenant_id and x.activity_id = a.activity_id)',
+      shape->>'acts', tasks, shape->>'id', shape->>'id_type',
+      format(shape->>'owner', 'a.tenant_id::text')) using b->'cerebral_activity';
+  end if;
+end $$;
+
+-- For a pull: pending rows of a tenant that did not come from Callboard, or whose post was broken off;
+-- or (`ids`) how certain rows of the tenant stand. Rows above 256 KB are only named.
+create or replace function public.callboard_cerebral_find(question text) returns jsonb
+language plpgsql stable set search_path = '' as $$
+declare
+  q jsonb := question::jsonb;
+  shape jsonb := public.callboard_cerebral_shape(q->>'tasks', null);
+  id text := quote_ident(shape->>'id');
+  clause text;
+  answer jsonb;
+begin
+  if shape->'problems' <> '[]' then
+    raise exception '%', shape->'problems'->>0 using errcode = '42P01';
+  end if;
+  if q ? 'ids' then
+    clause := format('t.%s::text in (select jsonb_array_elements_text($1->''ids''))', id);
+    execute format('select coalesce(jsonb_object_agg(t.%s, t.status), ''{}'') from %s t '
+      'where %s and %s', id, shape->>'place', format(shape->>'owner', '($1->>''tenant'')'), clause)
+      into answer using q;
+    return answer;
+  end if;
+  execute format('select coalesce(jsonb_agg(case when length(r::text) > 262144 '
+      'then jsonb_build_object(''id'', r->%1$L, ''too_large'', length(r::text)) '
+      'else r || jsonb_build_object(''id'', r->%1$L) end), ''[]'') from ('
+    'select to_jsonb(t) as r from %2$s t where %3$s and t.status = ''pending'' '
+      'and ($1->>''after'' is null or t.%4$s > ($1->>''after'')::%5$s) '
+      'and ((t.metadata ? ''callboard'') is not true or (t.metadata->''callboard'' ? ''claim'' '
+        'and t.metadata->''callboard''->>''board'' = $1->>''board'' '
+        'and not t.metadata->''callboard'' ?| array[''posted'', ''seq''])) '
+    'order by t.%4$s limit ($1->>''most'')::integer) rows', shape->>'id', shape->>'place',
+    format(shape->>'owner', '($1->>''tenant'')'), id, shape->>'id_type') into answer using q;
+  return answer;
+end $$;
+
+-- Claim pending rows of a tenant for one post, all or none; or note (`posted`) that it was made.
+create or replace function public.callboard_cerebral_mark(batch text) returns jsonb
+language plpgsql set search_path = '' as $$
+declare
+  b jsonb := batch::jsonb;
+  shape jsonb := public.callboard_cerebral_shape(b->>'tasks', null);
+  changed integer;
+begin
+  execute format('update %s t set metadata = coalesce(t.metadata, ''{}'') || jsonb_build_object('
+      '''callboard'', coalesce(t.metadata->''callboard'', ''{}'') || ($1->''marks'')) '
+    'where %s and t.%I in (select i::%s from jsonb_array_elements_text($1->''ids'') i) and case '
+      'when $1->''marks'' ? ''claim'' then t.status = ''pending'' '
+        'and (t.metadata ? ''callboard'') is not true '
+      'else t.metadata->''callboard''->>''claim'' = $1->>''claim'' end', shape->>'place',
+    format(shape->>'owner', '($1->>''tenant'')'), shape->>'id', shape->>'id_type') using b;
+  get diagnostics changed = row_count;
+  if changed <> jsonb_array_length(b->'ids') and b->'marks' ? 'claim' then
+    raise exception using errcode = 'CB000', message = 'somebody else has one of them';
+  end if;
+  return 'true';
+exception when sqlstate 'CB000' then
+  return 'false';
+end $$;
+
+do $$
+declare
+  name text;
+  role text;
+begin
+  alter table public.callboard_cerebral enable row level security;
+  revoke all on public.callboard_cerebral from public;
+  for name in select p.oid::regprocedure::text from pg_catalog.pg_proc p
+      where p.pronamespace = 'public'::regnamespace and p.proname like 'callboard\_cerebral\_%' loop
+    execute format('revoke execute on function %s from public', name);
+  end loop;
+  foreach role in array array['anon', 'authenticated', 'service_role'] loop
+    continue when not exists (select from pg_catalog.pg_roles where rolname = role);
+    execute format('revoke all on public.callboard_cerebral from %I', role);
+    if role = 'service_role' then
+      grant select, insert, update, delete on public.callboard_cerebral to service_role;
+    end if;
+    for name in select p.oid::regprocedure::text from pg_catalog.pg_proc p
+        where p.pronamespace = 'public'::regnamespace and p.proname like 'callboard\_cerebral\_%' loop
+      execute format(case role when 'service_role' then 'grant execute on function %s to %I'
+        else 'revoke execute on function %s from %I' end, name, role);
+    end loop;
+  end loop;
+end $$;
+
+insert into public.callboard_migrations (version) values ('20261126000300') on conflict do nothing;
