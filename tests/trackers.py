@@ -18,6 +18,7 @@ from callboard_ledger.aggregate import Aggregator
 from callboard_ledger.projection.batch import Batch, Gathering
 from callboard_ledger.projection.delivery import Delivery, Standing
 from callboard_ledger.projection.postgres import PostgresTarget, migrate
+from callboard_ledger.projection.reader import TargetReader
 from callboard_ledger.projection.target import Target
 from callboard_ledger.reading import read
 from tests.databases import Database
@@ -105,13 +106,18 @@ def batches(
     return made
 
 
-async def send(target: Target, records: list[Record], *sizes: int, **more: Any) -> Standing:
-    """Mirror a journal that no server holds."""
+async def send(
+    target: Target, records: list[Record], *sizes: int, stream: str = STREAM
+) -> Standing:
+    """Mirror a journal that no server holds, from where the database is; sizes: of batches."""
     standing = Standing()
     delivery = Delivery(target, standing)
-    for batch in batches(records, list(sizes or (100,)), **more):
-        async with asyncio.timeout(60):
-            await delivery.deliver(batch)
+    position = (await TargetReader(target, stream).head()).position
+    begun = [position] if position else []
+    for batch in batches(records, [*begun, *(sizes or (100,))], stream=stream):
+        if batch.position > position:
+            async with asyncio.timeout(60):
+                await delivery.deliver(batch)
     return standing
 
 

@@ -66,7 +66,7 @@ class Activities:
     def of(self, record: Record, reading: Reading) -> dict[str, Any] | None:
         """The activity of an event that counts; None if it is none of the tracker's."""
         resource = _resource(reading)
-        place = None if resource is None else self._place(resource)
+        place = None if resource is None else self._place(resource, reading.event)
         if place is None:
             return None
         action, more = _action(reading, place.kind)
@@ -82,12 +82,12 @@ class Activities:
             "timestamp": at_text(record.at_ns // 1_000_000),
         }
 
-    def _place(self, resource: str) -> _Place | None:
+    def _place(self, resource: str, event: object) -> _Place | None:
         pulled = self._pulled.get(resource)
         if pulled is not None:
             return None if pulled else self._own(resource, "workflow")
         outer = step_name(resource)
-        if outer is None or resource in self._scheduled:
+        if outer is None or resource in self._scheduled or isinstance(event, Fired):
             return self._own(resource, "task")
         flow, _, step = outer.rpartition(".")
         if step == UNDO:

@@ -77,14 +77,12 @@ class Writer:
         )
 
     def steps(
-        self, flow: Flow, said: Description, chosen: Mapping[str, int]
+        self, flow: Flow, said: Description, times: Mapping[str, int]
     ) -> list[dict[str, Any]]:
-        """The chosen ones of its steps. chosen: when each changed, Unix milliseconds."""
+        """Its steps. times: when an event was about each, Unix milliseconds; 0: none was."""
         errors = _errors(flow)
         found = []
         for step in _view(flow).steps:
-            if step.id not in chosen:
-                continue
             plan = flow.steps[step.id].plan
             source = source_of(step.id)
             name = f"{flow.id}.{step.id}"
@@ -99,8 +97,10 @@ class Writer:
             named = f"{step.id} ({step.capability})" if step.capability else step.id
             document |= self._new(about, plan.priority, flow.posted_at, about.title or named)
             document["dependencies"] = [self._step_row(flow, other) for other in before]
-            document["updated_at"] = at_text(chosen[step.id] or self.at_ms)
+            document["updated_at"] = at_text(times[step.id] or self.at_ms)
             document["actual_hours"] = _step_hours(flow, step.id)
+            if not times[step.id]:
+                document["quiet"] = True
             if source is not None:
                 document |= {"existing": True, "source": True}
             found.append(document)

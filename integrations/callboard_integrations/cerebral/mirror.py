@@ -13,13 +13,10 @@ import msgspec
 
 from callboard_broker.wire import (
     Answered,
+    Command,
     Entered,
-    Expanded,
     FlowRun,
-    Halted,
-    Merged,
     Post,
-    Settled,
 )
 from callboard_integrations.cerebral.activities import Activities, step_name
 from callboard_integrations.cerebral.describing import (
@@ -72,16 +69,18 @@ class _Heard:
         self.own: dict[str, int] = {}
         self.times: dict[str, int] = {}
         self.said: dict[str, Description] = {}
-        self._seeded = not folded
         targets = {command.id: command.target for command in changes.commands}
         for one in folded:
             if one.verdict not in ("accepted", "malformed"):
                 continue
             event, resource = one.reading.event, one.reading.resource
-            self._touch(resource, one.record.at_ns // 1_000_000)
-            if isinstance(event, Answered) and targets.get(resource):
-                self._touch(targets[resource], one.record.at_ns // 1_000_000)
-            elif isinstance(event, Post):
+            if isinstance(event, Answered) and event.error is None:
+                resource = targets.get(resource, "")
+            elif isinstance(event, Answered | Command):
+                continue  # what is asked for is done when that is answered
+            if resource:
+                self._touch(resource, one.record.at_ns // 1_000_000)
+            if isinstance(event, Post):
                 self.said[resource] = describe_post(event)
             elif isinstance(event, FlowRun):
                 self.said[resource] = describe_flow(event)
@@ -99,15 +98,11 @@ class _Heard:
             name = step.rpartition(".")[0]
 
     def steps(self, flow: Flow) -> dict[str, int]:
-        """The steps of a workflow that may have changed, and when: what is said of the workflow
-        itself is said of all."""
+        """When each step of a workflow was last spoken of: what is said of the workflow itself is
+        said of all. The others may stand differently too, because of what comes before them."""
         whole = self.own.get(flow.id, 0)
-        found = {}
-        for name in flow.steps:
-            at_ms = max(whole, self.times.get(f"{flow.id}.{name}", 0))
-            if at_ms or self._seeded:
-                found[name] = at_ms
-        return found
+        times = {name: self.times.get(f"{flow.id}.{name}", 0) for name in flow.steps}
+        return {name: max(whole, at_ms) for name, at_ms in times.items()}
 
 
 def _documents(writer: Writer, heard: _Heard, changes: Changes) -> Iterator[dict[str, Any]]:

@@ -148,7 +148,7 @@ language sql immutable set search_path = '' as $$
   select d || jsonb_build_object(shape->>'id', d->'task_id', 'metadata', d->'metadata' || (
     select coalesce(jsonb_object_agg(key, value), '{}') from jsonb_each(d)
       where not shape->'columns' ? key and value <> 'null'
-        and key not in ('task_id', 'existing', 'source', 'repeated', 'terminal')))
+        and key not in ('task_id', 'existing', 'source', 'repeated', 'terminal', 'quiet')))
 $$;
 
 -- Rows that are new are inserted; of others only status, times and `callboard` are written, and never
@@ -196,7 +196,8 @@ begin
         '(t.metadata->''callboard''->>''stream'' is distinct from $2 or '
         '(t.metadata->''callboard''->>''seq'')::bigint < (d->''metadata''->''callboard''->>''seq'')::bigint '
         'and (not d ? ''source'' or t.metadata->''callboard''->''flow'' '
-          '= d->''metadata''->''callboard''->''flow''))',
+          '= d->''metadata''->''callboard''->''flow''))'
+      ' and (not d ? ''quiet'' or not t.metadata->''callboard'' @> ((d->''metadata''->''callboard'') - ''seq''))',
       tasks, case when shape->'columns' ? 'updated_at' then
         ', updated_at = (d->>''updated_at'')::timestamptz, '
         'actual_hours = coalesce(t.actual_hours, (d->>''actual_hours'')::integer)' else '' end,
@@ -222,13 +223,16 @@ begin
       'where (%2$s and t.metadata ? ''callboard'') is not true', tasks, owned, named)
       using docs, s, p;
   end if;
+  -- An activity is of a row that is there; whether of a workflow, the row knows best.
   if b ? 'cerebral_activity' and known.activities is not null then
     execute format('insert into %1$s (activity_id, tenant_id, actor, action, resource_type, '
         'resource_id, metadata, bmad_workflow_id, "timestamp") '
-      'select a.activity_id, a.tenant_id, a.actor, a.action, a.resource_type, a.resource_id, '
-        'a.metadata, (select t.metadata->''callboard''->>''bmad_workflow_id'' from %2$s t '
-          'where t.%3$I = a.resource_id::%4$s and %5$s), a."timestamp" '
-      'from jsonb_populate_recordset(null::%1$s, $1) a where not exists (select from %1$s x '
+      'select a.activity_id, a.tenant_id, a.actor, a.action, case t.metadata->''callboard''->>''kind'' '
+        'when ''workflow'' then ''workflow'' else ''task'' end, a.resource_id, a.metadata, '
+        't.metadata->''callboard''->>''bmad_workflow_id'', a."timestamp" '
+      'from jsonb_populate_recordset(null::%1$s, $1) a join %2$s t '
+        'on t.%3$I = a.resource_id::%4$s and %5$s and t.metadata ? ''callboard'' '
+      'where not exists (select from %1$s x '
         'where x.tenant_id = a.tenant_id and x.activity_id = a.activity_id)',
       shape->>'acts', tasks, shape->>'id', shape->>'id_type',
       format(shape->>'owner', 'a.tenant_id::text')) using b->'cerebral_activity';
