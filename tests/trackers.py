@@ -47,24 +47,7 @@ GLOBEX = "0b0b0b0b-0000-4000-8000-00000000000b"
 PROJECT = "0c0c0c0c-0000-4000-8000-00000000000c"
 NAMES = Names(tenants={"acme": ACME, "globex": GLOBEX}, projects={"acme": PROJECT})
 
-PUBLISHED = """
-create table cerebral_tasks (
-  task_id uuid primary key default gen_random_uuid(), tenant_id uuid not null,
-  project_id uuid not null, derived_from_story uuid,
-  status text not null default 'pending'
-    check (status in ('pending', 'in_progress', 'completed', 'blocked', 'cancelled')),
-  priority text not null default 'medium'
-    check (priority in ('low', 'medium', 'high', 'critical')),
-  title text not null, description text, acceptance_criteria jsonb default '[]',
-  dependencies jsonb default '[]', metadata jsonb default '{}', bmad_story_id text,
-  estimated_hours int, actual_hours int, assigned_to uuid,
-  created_at timestamptz default now(), updated_at timestamptz default now());
-create table cerebral_activities (
-  activity_id uuid primary key default gen_random_uuid(), tenant_id uuid not null,
-  actor uuid not null, action text not null, resource_type text not null,
-  resource_id uuid not null, metadata jsonb default '{}', bmad_workflow_id text,
-  timestamp timestamptz default now());
-"""
+PUBLISHED = (ROOT / "examples/cerebral/tracker.sql").read_text()
 SMALL = """
 create table cerebraflow_tasks (
   id uuid primary key default gen_random_uuid(), title text not null, description text,
