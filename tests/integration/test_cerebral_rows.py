@@ -6,12 +6,22 @@ import asyncio
 import uuid
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from callboard_broker.errors import SchemaMissing
-from callboard_broker.wire import Command, Failure, Gate, Settled, Step
+from callboard_broker.wire import (
+    Command,
+    Entered,
+    Failure,
+    FlowRun,
+    Gate,
+    Settled,
+    Step,
+    SubFlow,
+)
 from callboard_integrations.cerebral.target import Tables, find_problems
 from callboard_ledger.projection.delivery import Delivery, Standing
 from callboard_ledger.projection.postgres import PostgresTarget, migrate
@@ -187,11 +197,11 @@ async def test_a_batch_that_is_sent_again_changes_nothing(database: Database):
 
 
 async def test_what_is_written_does_not_depend_on_how_the_journal_is_cut(postgres: Postgres):
-    records = random_journal(5, 1200, resume=False)
+    records = random_journal(5, 700, resume=False)
     readings = [read(SUBJECTS, record) for record in records]
     asked = {reading.resource for reading in readings if isinstance(reading.event, Command)}
     seen = []
-    for sizes in ([1200], [7], [1, 500, 3, 90]):
+    for sizes in ([700], [7], [1, 300, 3, 90]):
         database = await tracked(postgres.database())
         async with opened(database) as target:
             standing = await send(target, records, *sizes)
@@ -202,20 +212,20 @@ async def test_what_is_written_does_not_depend_on_how_the_journal_is_cut(postgre
 
 
 def test_any_order_and_repetition_of_batches_ends_in_the_same_rows(postgres: Postgres):
-    records = random_journal(6, 200, resume=False)
-    made = batches(records, [20])
+    records = random_journal(6, 120, resume=False)
+    made = batches(records, [15])
     whole = postgres.database()
     asyncio.run(tracked(whole))
 
     async def in_order() -> None:
         async with opened(whole) as target:
-            await send(target, records, 20)
+            await send(target, records, 15)
 
     asyncio.run(in_order())
     expected = everything(whole)
 
     @settings(
-        max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+        max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
     )
     @given(st.lists(st.integers(0, len(made) - 1), max_size=30))
     def any_order(order: list[int]) -> None:
@@ -414,3 +424,31 @@ async def test_a_database_without_the_functions_or_the_tables_is_told_what_to_do
             async with asyncio.timeout(0.5):
                 await send(target, begun().records)
     assert database.run("select count(*) from callboard_streams") == [(0,)]
+
+
+async def test_a_story_of_agile_planning_is_named_in_rows_and_activities(database: Database):
+    await tracked(database)
+    scribe = begun()
+    inner = SubFlow([Step(id="build", capability="worker")])
+    inputs = msgspec.Raw(b'{"bmad_workflow_id":"greenfield"}')
+    stories = Step(id="stories", flow=inner)
+    run = FlowRun("greenfield", [stories], inputs=inputs)
+    flow = str(scribe.write(SUBJECTS.flow("acme", "run"), run))
+    about = b'{"bmad_workflow_id":"greenfield","item":{"id":"1.2","title":"Log in"}}'
+    scribe.router(Entered(f"{flow}.stories.0", 0, msgspec.Raw(about)), "entered")
+    async with opened(database) as target:
+        await send(target, scribe.records)
+        scribe.dispatch(f"{flow}.stories.0.build.0")
+        await send(target, scribe.records)
+    rows = rows_of(database)
+    story = rows[f"{flow}.stories.0"]
+    assert (story["title"], story["bmad_story_id"]) == ("Log in", "1.2")
+    assert rows[f"{flow}.stories.0.build"]["bmad_story_id"] == "1.2"
+    assert rows[f"{flow}.stories.0.build"]["status"] == "in_progress"
+    assert database.run(
+        "select action, resource_type, bmad_workflow_id from cerebral_activities order by timestamp"
+    ) == [
+        ("workflow.posted", "workflow", "greenfield"),
+        ("workflow.entered", "workflow", "greenfield"),
+        ("task.started", "task", "greenfield"),
+    ]

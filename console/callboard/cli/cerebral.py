@@ -6,14 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from callboard.cli.loop import run
 from callboard.cli.options import Json, Metrics, Nats, Prefix, new_app
-from callboard.cli.projector import To, projector_options
+from callboard.cli.projector import To, Write, migrate_target, projector_options
 from callboard.cli.reaching import reach
 from callboard.cli.ready import ReadyTo, teller
 from callboard.cli.screen import Screen
@@ -39,7 +38,6 @@ from callboard_integrations.cerebral.target import (
     find_problems,
 )
 from callboard_ledger.projection.projector import run_projector
-from callboard_ledger.projection.schema import copy_migrations
 from callboard_ledger.projection.target import Target
 from callboard_ledger.racing import first_of
 from callboard_ledger.stopping import stop_event
@@ -57,12 +55,11 @@ callboard cerebral pull --follow --to postgres://callboard@db/tracker
 Passwords and keys come from where `callboard projector` takes them; tables and tenants from the \
 settings (`callboard config show`)."""
 
-app = new_app("")
+app = new_app("Keep a tracker's tables, cerebral_tasks and such, in step with the board.")
 
 
 @app.callback(epilog=_EPILOG)
-def cerebral() -> None:
-    """Keep a tracker's tables (cerebral_tasks) in step with the board."""
+def cerebral() -> None: ...
 
 
 @app.command(
@@ -70,38 +67,9 @@ def cerebral() -> None:
     "callboard cerebral migrate --write supabase/migrations\n\n"
     "The tracker's own tables are neither made nor altered."
 )
-def migrate(
-    *,
-    to: To = None,
-    write: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Only copy the SQL files there.", show_default=False),
-    ] = None,
-    json: Json = False,
-) -> None:
+def migrate(*, to: To = None, write: Write = None, json: Json = False) -> None:
     """Put Callboard's tables and functions beside the tracker's."""
-    screen = Screen(json=json)
-    if write is not None:
-        files = [str(path) for path in copy_migrations(write, cerebral_migrations())]
-        if json:
-            screen.document({"written": files})
-        for file in [] if json else files:
-            screen.line(file)
-        return
-    address = address_of(to, load_settings())
-    if address == "supabase":
-        raise BadInput(
-            "to",
-            "a Supabase project takes functions from `supabase db push`: copy the files with "
-            "--write supabase/migrations, or name the address of the project's database here",
-        )
-    from callboard_ledger.projection.postgres import migrate as apply  # noqa: PLC0415  an extra
-
-    applied = run(apply(address, cerebral_migrations()))
-    if json:
-        screen.document({"applied": applied})
-    else:
-        screen.line("\n".join(f"applied {v}" for v in applied) or "everything is there already")
+    migrate_target(to, write, Screen(json=json), cerebral_migrations())
 
 
 @app.command(
@@ -150,9 +118,21 @@ def mirror(
     place = locate(nats, prefix, overrides={"metrics.port": metrics})
     settings = place.settings
     start_logging("cerebral", form=settings.log.format, level=settings.log.level)
-    target = CerebralTarget(_target(to, settings), _tables(settings), board=place.prefix)
-    options = projector_options(place, name)
-    run(run_projector(options, target, beside=Mirror(_names(settings)), ready=teller(ready_fd)))
+    tables, inner = _tables(settings), _target(to, settings)
+    target = CerebralTarget(inner, tables, board=place.prefix)
+    options, beside = projector_options(place, name), Mirror(_names(settings))
+
+    async def work() -> None:
+        try:
+            problems = await find_problems(inner, tables)
+        except TargetAway:
+            problems = []  # it is waited for
+        if problems:
+            await inner.close()
+            raise BadInput("cerebral", f"{'; '.join(problems)} (`callboard cerebral check`)")
+        await run_projector(options, target, beside=beside, ready=teller(ready_fd))
+
+    run(work())
 
 
 @app.command(

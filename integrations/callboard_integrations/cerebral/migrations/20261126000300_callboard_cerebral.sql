@@ -83,6 +83,18 @@ begin
     'problems', problems);
 end $$;
 
+-- The same, unless something keeps them from being written.
+create or replace function public.callboard_cerebral_ready(tasks text, activities text)
+returns jsonb language plpgsql stable set search_path = '' as $$
+declare
+  shape jsonb := public.callboard_cerebral_shape(tasks, activities);
+begin
+  if shape->'problems' <> '[]' then
+    raise exception '%', shape->'problems'->>0 using errcode = '42P01';
+  end if;
+  return shape;
+end $$;
+
 -- The same as a call of its own.
 create or replace function public.callboard_cerebral_check(question text) returns jsonb
 language sql stable set search_path = '' as $$
@@ -94,11 +106,8 @@ create or replace function public.callboard_cerebral_begin(batch text) returns j
 language plpgsql set search_path = '' as $$
 declare
   b jsonb := batch::jsonb;
-  shape jsonb := public.callboard_cerebral_shape(b->>'tasks', b->>'activities');
 begin
-  if shape->'problems' <> '[]' then
-    raise exception '%', shape->'problems'->>0 using errcode = '42P01';
-  end if;
+  perform public.callboard_cerebral_ready(b->>'tasks', b->>'activities');
   insert into public.callboard_cerebral as t values (b->>'board', b->>'tasks', b->>'activities')
     on conflict (board) do update set tasks = excluded.tasks, activities = excluded.activities;
   return 'true';
@@ -166,12 +175,8 @@ declare
   owned text;
   listed text;
 begin
-  select * into known from public.callboard_cerebral where board = b->>'board';
-  shape := public.callboard_cerebral_shape(known.tasks, known.activities);
-  if known.board is null or shape->'problems' <> '[]' then
-    raise exception '%', coalesce(shape->'problems'->>0, 'this board is not mirrored')
-      using errcode = '42P01';
-  end if;
+  select * into strict known from public.callboard_cerebral where board = b->>'board';
+  shape := public.callboard_cerebral_ready(known.tasks, known.activities);
   tasks := shape->>'place';
   named := format('t.%I = (d->>%L)::%s', shape->>'id', shape->>'id', shape->>'id_type');
   owned := format(shape->>'owner', '(d->>''tenant_id'')');
@@ -237,89 +242,6 @@ begin
       shape->>'acts', tasks, shape->>'id', shape->>'id_type',
       format(shape->>'owner', 'a.tenant_id::text')) using b->'cerebral_activity';
   end if;
-end $$;
-
--- For a pull: pending rows of a tenant that did not come from Callboard, or whose post was broken off;
--- or (`ids`) how certain rows of the tenant stand. Rows above 256 KB are only named.
-create or replace function public.callboard_cerebral_find(question text) returns jsonb
-language plpgsql stable set search_path = '' as $$
-declare
-  q jsonb := question::jsonb;
-  shape jsonb := public.callboard_cerebral_shape(q->>'tasks', null);
-  id text := quote_ident(shape->>'id');
-  clause text;
-  answer jsonb;
-begin
-  if shape->'problems' <> '[]' then
-    raise exception '%', shape->'problems'->>0 using errcode = '42P01';
-  end if;
-  if q ? 'ids' then
-    clause := format('t.%s::text in (select jsonb_array_elements_text($1->''ids''))', id);
-    execute format('select coalesce(jsonb_object_agg(t.%s, t.status), ''{}'') from %s t '
-      'where %s and %s', id, shape->>'place', format(shape->>'owner', '($1->>''tenant'')'), clause)
-      into answer using q;
-    return answer;
-  end if;
-  execute format('select coalesce(jsonb_agg(case when length(r::text) > 262144 '
-      'then jsonb_build_object(''id'', r->%1$L, ''too_large'', length(r::text)) '
-      'else r || jsonb_build_object(''id'', r->%1$L) end), ''[]'') from ('
-    'select to_jsonb(t) as r from %2$s t where %3$s and t.status = ''pending'' '
-      'and ($1->>''after'' is null or t.%4$s > ($1->>''after'')::%5$s) '
-      'and ((t.metadata ? ''callboard'') is not true or (t.metadata->''callboard'' ? ''claim'' '
-        'and t.metadata->''callboard''->>''board'' = $1->>''board'' '
-        'and not t.metadata->''callboard'' ?| array[''posted'', ''seq''])) '
-    'order by t.%4$s limit ($1->>''most'')::integer) rows', shape->>'id', shape->>'place',
-    format(shape->>'owner', '($1->>''tenant'')'), id, shape->>'id_type') into answer using q;
-  return answer;
-end $$;
-
--- Claim pending rows of a tenant for one post, all or none; or note (`posted`) that it was made.
-create or replace function public.callboard_cerebral_mark(batch text) returns jsonb
-language plpgsql set search_path = '' as $$
-declare
-  b jsonb := batch::jsonb;
-  shape jsonb := public.callboard_cerebral_shape(b->>'tasks', null);
-  changed integer;
-begin
-  execute format('update %s t set metadata = coalesce(t.metadata, ''{}'') || jsonb_build_object('
-      '''callboard'', coalesce(t.metadata->''callboard'', ''{}'') || ($1->''marks'')) '
-    'where %s and t.%I in (select i::%s from jsonb_array_elements_text($1->''ids'') i) and case '
-      'when $1->''marks'' ? ''claim'' then t.status = ''pending'' '
-        'and (t.metadata ? ''callboard'') is not true '
-      'else t.metadata->''callboard''->>''claim'' = $1->>''claim'' end', shape->>'place',
-    format(shape->>'owner', '($1->>''tenant'')'), shape->>'id', shape->>'id_type') using b;
-  get diagnostics changed = row_count;
-  if changed <> jsonb_array_length(b->'ids') and b->'marks' ? 'claim' then
-    raise exception using errcode = 'CB000', message = 'somebody else has one of them';
-  end if;
-  return 'true';
-exception when sqlstate 'CB000' then
-  return 'false';
-end $$;
-
-do $$
-declare
-  name text;
-  role text;
-begin
-  alter table public.callboard_cerebral enable row level security;
-  revoke all on public.callboard_cerebral from public;
-  for name in select p.oid::regprocedure::text from pg_catalog.pg_proc p
-      where p.pronamespace = 'public'::regnamespace and p.proname like 'callboard\_cerebral\_%' loop
-    execute format('revoke execute on function %s from public', name);
-  end loop;
-  foreach role in array array['anon', 'authenticated', 'service_role'] loop
-    continue when not exists (select from pg_catalog.pg_roles where rolname = role);
-    execute format('revoke all on public.callboard_cerebral from %I', role);
-    if role = 'service_role' then
-      grant select, insert, update, delete on public.callboard_cerebral to service_role;
-    end if;
-    for name in select p.oid::regprocedure::text from pg_catalog.pg_proc p
-        where p.pronamespace = 'public'::regnamespace and p.proname like 'callboard\_cerebral\_%' loop
-      execute format(case role when 'service_role' then 'grant execute on function %s to %I'
-        else 'revoke execute on function %s from %I' end, name, role);
-    end loop;
-  end loop;
 end $$;
 
 insert into public.callboard_migrations (version) values ('20261126000300') on conflict do nothing;
