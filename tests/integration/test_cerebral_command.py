@@ -92,9 +92,8 @@ async def test_a_pull_says_what_was_posted_and_what_was_refused(
         assert list(said["posted"]) == [good]
         assert list(said["refused"]) == [bad]
         assert "metadata.capability" in said["refused"][bad]
-        again = cerebral(
-            "pull", "--tenant", "acme", cwd=tmp_path, CEREBRAL__TENANTS=tenants, **place
-        )
+        place["CEREBRAL__TENANTS"] = tenants
+        again = cerebral("pull", "--tenant", "acme", cwd=tmp_path, **place)
         assert again.returncode == 1
         assert good not in again.stdout
         assert bad in again.stdout

@@ -161,18 +161,18 @@ language sql immutable set search_path = '' as $$
 $$;
 
 -- Rows that are new are inserted; of others only status, times and `callboard` are written, and never
--- by an older word than the last one. Ids that belong to somebody else are parked.
+-- by an older word than the last one. What a person has set as status stands until the end. Ids that
+-- belong to somebody else are parked.
 create or replace function public.callboard_cerebral_write(b jsonb) returns void
 language plpgsql set search_path = '' as $$
 declare
   s constant text := b->>'stream';
-  p constant bigint := (b->>'position')::bigint;
   known public.callboard_cerebral;
   shape jsonb;
   docs jsonb;
-  tasks text;
-  named text;
-  owned text;
+  tasks text;  -- the table
+  named text;  -- t is the row of the document d
+  owned text;  -- t is of the tenant of d
   listed text;
 begin
   select * into strict known from public.callboard_cerebral where board = b->>'board';
@@ -183,63 +183,75 @@ begin
   if b ? 'cerebral' then
     select jsonb_agg(public.callboard_cerebral_fit(d, shape)) into docs
       from jsonb_array_elements(b->'cerebral') d;
-    select string_agg(quote_ident(name), ', ') into listed from unnest(array[shape->>'id', 'tenant_id',
-      'project_id', 'status', 'priority', 'title', 'description', 'acceptance_criteria',
-      'dependencies', 'metadata', 'bmad_story_id', 'actual_hours', 'created_at', 'updated_at']) name
+    select string_agg(quote_ident(name), ', ') into listed from unnest(array[shape->>'id',
+      'tenant_id', 'project_id', 'status', 'priority', 'title', 'description',
+      'acceptance_criteria', 'dependencies', 'metadata', 'bmad_story_id', 'actual_hours',
+      'created_at', 'updated_at']) name
       where shape->'columns' ? name;
-    execute format('insert into %1$s (%2$s) select %2$s from jsonb_populate_recordset(null::%1$s, '
-      '(select coalesce(jsonb_agg(d), ''[]'') from jsonb_array_elements($1) d '
-      'where not d ? ''existing'')) on conflict (%3$I) do nothing', tasks, listed, shape->>'id')
-      using docs;
-    execute format('update %s t set status = case when (d->>''terminal'')::boolean '
-        'or t.status = t.metadata->''callboard''->>''status'' then d->>''status'' else t.status end, '
-      'metadata = t.metadata || ((d->''metadata'') - array[''tenant_id'', ''project_id'', '
-        '''dependencies'', ''acceptance_criteria'', ''bmad_story_id'', ''created_at'']) '
-        '|| jsonb_build_object(''callboard'', ((t.metadata->''callboard'') - array[''state'', '
-        '''waits'', ''error'', ''host'', ''attempt'', ''repeats'']) || (d->''metadata''->''callboard''))'
-      '%s from jsonb_array_elements($1) d where %s and %s and t.metadata ? ''callboard'' and '
-        '(t.metadata->''callboard''->>''stream'' is distinct from $2 or '
-        '(t.metadata->''callboard''->>''seq'')::bigint < (d->''metadata''->''callboard''->>''seq'')::bigint '
-        'and (not d ? ''source'' or t.metadata->''callboard''->''flow'' '
-          '= d->''metadata''->''callboard''->''flow''))'
-      ' and (not d ? ''quiet'' or not t.metadata->''callboard'' @> ((d->''metadata''->''callboard'') - ''seq''))',
-      tasks, case when shape->'columns' ? 'updated_at' then
-        ', updated_at = (d->>''updated_at'')::timestamptz, '
-        'actual_hours = coalesce(t.actual_hours, (d->>''actual_hours'')::integer)' else '' end,
+    execute format($q$
+      insert into %1$s (%2$s)
+      select %2$s from jsonb_populate_recordset(null::%1$s,
+          (select coalesce(jsonb_agg(d), '[]') from jsonb_array_elements($1) d
+            where not d ? 'existing'))
+        on conflict (%3$I) do nothing $q$, tasks, listed, shape->>'id') using docs;
+    execute format($q$
+      update %1$s t set
+        status = case when (d->>'terminal')::boolean
+            or t.status = t.metadata->'callboard'->>'status' then d->>'status' else t.status end,
+        metadata = t.metadata || ((d->'metadata') - array['tenant_id', 'project_id', 'dependencies',
+            'acceptance_criteria', 'bmad_story_id', 'created_at'])
+          || jsonb_build_object('callboard', ((t.metadata->'callboard') - array['state', 'waits',
+            'error', 'host', 'attempt', 'repeats']) || (d->'metadata'->'callboard')) %2$s
+      from jsonb_array_elements($1) d
+      where %3$s and %4$s and t.metadata ? 'callboard'
+        and (t.metadata->'callboard'->>'stream' is distinct from $2
+          or (t.metadata->'callboard'->>'seq')::bigint
+              < (d->'metadata'->'callboard'->>'seq')::bigint
+            and (not d ? 'source'
+              or t.metadata->'callboard'->'flow' = d->'metadata'->'callboard'->'flow')
+            and (not d ? 'quiet'
+              or not t.metadata->'callboard' @> ((d->'metadata'->'callboard') - 'seq')))
+      $q$, tasks, case when shape->'columns' ? 'updated_at' then $q$,
+        updated_at = (d->>'updated_at')::timestamptz,
+        actual_hours = coalesce(t.actual_hours, (d->>'actual_hours')::integer) $q$ else '' end,
       named, owned) using docs, s;
     -- The steps of a workflow that repeats another one; its own row says so already.
     if exists (select from jsonb_array_elements(docs) d where d ? 'repeated') then
-      execute format('update %1$s t set status = ''cancelled'', metadata = t.metadata || '
-          'jsonb_build_object(''callboard'', t.metadata->''callboard'' || '
-            'jsonb_build_object(''state'', ''cancelled'', ''status'', ''cancelled'')) '
-        'from jsonb_array_elements($1) d where d ? ''repeated'' and %2$s '
-          'and t.metadata->''callboard''->>''stream'' = $2 and t.metadata->''callboard''->''flow'' '
-          '= d->''metadata''->''callboard''->''task'' and exists (select from %1$s w '
-            'where w.%3$I::text = d->>''task_id'' and w.metadata->''callboard''->>''kind'' = ''workflow'')',
-        tasks, owned, shape->>'id') using docs, s;
+      execute format($q$
+        update %1$s t set status = 'cancelled', metadata = t.metadata || jsonb_build_object(
+          'callboard', t.metadata->'callboard' || '{"state": "cancelled", "status": "cancelled"}')
+        from jsonb_array_elements($1) d
+        where d ? 'repeated' and %2$s and t.metadata->'callboard'->>'stream' = $2
+          and t.metadata->'callboard'->'flow' = d->'metadata'->'callboard'->'task'
+          and exists (select from %1$s w where w.%3$I = (d->>'task_id')::%4$s
+            and w.metadata->'callboard'->>'kind' = 'workflow')
+        $q$, tasks, owned, shape->>'id', shape->>'id_type') using docs, s;
     end if;
     delete from public.callboard_parked x where x.stream = s and x.kind = 'cerebral'
       and x.id in (select d->>'task_id' from jsonb_array_elements(docs) d);
-    execute format('insert into public.callboard_parked '
-      '(stream, kind, seq, id, sqlstate, reason, doc, last_seq) '
-      'select $2, ''cerebral'', 0, d->>''task_id'', ''CB001'', case when %2$s then '
-        '''the row is there and not of Callboard'' else ''the row belongs to another tenant'' end, '
-      'convert_to(d::text, ''UTF8''), $3 from jsonb_array_elements($1) d join %1$s t on %3$s '
-      'where (%2$s and t.metadata ? ''callboard'') is not true', tasks, owned, named)
-      using docs, s, p;
+    execute format($q$
+      insert into public.callboard_parked (stream, kind, seq, id, sqlstate, reason, doc, last_seq)
+      select $2, 'cerebral', 0, d->>'task_id', 'CB001',
+          case when %2$s then 'the row is there and not of Callboard'
+            else 'the row belongs to another tenant' end,
+          convert_to(d::text, 'UTF8'), $3
+        from jsonb_array_elements($1) d join %1$s t on %3$s
+        where (%2$s and t.metadata ? 'callboard') is not true
+      $q$, tasks, owned, named) using docs, s, (b->>'position')::bigint;
   end if;
   -- An activity is of a row that is there; whether of a workflow, the row knows best.
   if b ? 'cerebral_activity' and known.activities is not null then
-    execute format('insert into %1$s (activity_id, tenant_id, actor, action, resource_type, '
-        'resource_id, metadata, bmad_workflow_id, "timestamp") '
-      'select a.activity_id, a.tenant_id, a.actor, a.action, case t.metadata->''callboard''->>''kind'' '
-        'when ''workflow'' then ''workflow'' else ''task'' end, a.resource_id, a.metadata, '
-        't.metadata->''callboard''->>''bmad_workflow_id'', a."timestamp" '
-      'from jsonb_populate_recordset(null::%1$s, $1) a join %2$s t '
-        'on t.%3$I = a.resource_id::%4$s and %5$s and t.metadata ? ''callboard'' '
-      'where not exists (select from %1$s x '
-        'where x.tenant_id = a.tenant_id and x.activity_id = a.activity_id)',
-      shape->>'acts', tasks, shape->>'id', shape->>'id_type',
+    execute format($q$
+      insert into %1$s (activity_id, tenant_id, actor, action, resource_type, resource_id,
+        metadata, bmad_workflow_id, "timestamp")
+      select a.activity_id, a.tenant_id, a.actor, a.action,
+          case t.metadata->'callboard'->>'kind' when 'workflow' then 'workflow' else 'task' end,
+          a.resource_id, a.metadata, t.metadata->'callboard'->>'bmad_workflow_id', a."timestamp"
+        from jsonb_populate_recordset(null::%1$s, $1) a
+        join %2$s t on t.%3$I = a.resource_id::%4$s and %5$s and t.metadata ? 'callboard'
+        where not exists (select from %1$s x
+          where x.tenant_id = a.tenant_id and x.activity_id = a.activity_id)
+      $q$, shape->>'acts', tasks, shape->>'id', shape->>'id_type',
       format(shape->>'owner', 'a.tenant_id::text')) using b->'cerebral_activity';
   end if;
 end $$;

@@ -8,27 +8,29 @@ language plpgsql stable set search_path = '' as $$
 declare
   q jsonb := question::jsonb;
   shape jsonb := public.callboard_cerebral_ready(q->>'tasks', null);
-  id text := quote_ident(shape->>'id');
-  clause text;
+  owned text := format(shape->>'owner', '($1->>''tenant'')');
   answer jsonb;
 begin
   if q ? 'ids' then
-    clause := format('t.%s::text in (select jsonb_array_elements_text($1->''ids''))', id);
-    execute format('select coalesce(jsonb_object_agg(t.%s, t.status), ''{}'') from %s t '
-      'where %s and %s', id, shape->>'place', format(shape->>'owner', '($1->>''tenant'')'), clause)
-      into answer using q;
+    execute format($q$
+      select coalesce(jsonb_object_agg(t.%1$I, t.status), '{}') from %2$s t
+        where %3$s and t.%1$I::text in (select jsonb_array_elements_text($1->'ids'))
+      $q$, shape->>'id', shape->>'place', owned) into answer using q;
     return answer;
   end if;
-  execute format('select coalesce(jsonb_agg(case when length(r::text) > 262144 '
-      'then jsonb_build_object(''id'', r->%1$L, ''too_large'', length(r::text)) '
-      'else r || jsonb_build_object(''id'', r->%1$L) end), ''[]'') from ('
-    'select to_jsonb(t) as r from %2$s t where %3$s and t.status = ''pending'' '
-      'and ($1->>''after'' is null or t.%4$s > ($1->>''after'')::%5$s) '
-      'and ((t.metadata ? ''callboard'') is not true or (t.metadata->''callboard'' ? ''claim'' '
-        'and t.metadata->''callboard''->>''board'' = $1->>''board'' '
-        'and not t.metadata->''callboard'' ?| array[''posted'', ''seq''])) '
-    'order by t.%4$s limit ($1->>''most'')::integer) rows', shape->>'id', shape->>'place',
-    format(shape->>'owner', '($1->>''tenant'')'), id, shape->>'id_type') into answer using q;
+  execute format($q$
+    select coalesce(jsonb_agg(jsonb_build_object('id', r->%1$L) || case
+        when length(r::text) > 262144 then jsonb_build_object('too_large', length(r::text))
+        else r end), '[]')
+      from (select to_jsonb(t) as r from %2$s t
+        where %3$s and t.status = 'pending'
+          and ($1->>'after' is null or t.%1$I > ($1->>'after')::%4$s)
+          and ((t.metadata ? 'callboard') is not true
+            or t.metadata->'callboard' ? 'claim'
+              and t.metadata->'callboard'->>'board' = $1->>'board'
+              and not t.metadata->'callboard' ?| array['posted', 'seq'])
+        order by t.%1$I limit ($1->>'most')::integer) rows
+    $q$, shape->>'id', shape->>'place', owned, shape->>'id_type') into answer using q;
   return answer;
 end $$;
 
@@ -40,13 +42,15 @@ declare
   shape jsonb := public.callboard_cerebral_ready(b->>'tasks', null);
   changed integer;
 begin
-  execute format('update %s t set metadata = coalesce(t.metadata, ''{}'') || jsonb_build_object('
-      '''callboard'', coalesce(t.metadata->''callboard'', ''{}'') || ($1->''marks'')) '
-    'where %s and t.%I in (select i::%s from jsonb_array_elements_text($1->''ids'') i) and case '
-      'when $1->''marks'' ? ''claim'' then t.status = ''pending'' '
-        'and (t.metadata ? ''callboard'') is not true '
-      'else t.metadata->''callboard''->>''claim'' = $1->>''claim'' end', shape->>'place',
-    format(shape->>'owner', '($1->>''tenant'')'), shape->>'id', shape->>'id_type') using b;
+  execute format($q$
+    update %1$s t set metadata = coalesce(t.metadata, '{}') || jsonb_build_object('callboard',
+        coalesce(t.metadata->'callboard', '{}') || ($1->'marks'))
+      where %2$s and t.%3$I in (select i::%4$s from jsonb_array_elements_text($1->'ids') i)
+        and case when $1->'marks' ? 'claim'
+          then t.status = 'pending' and (t.metadata ? 'callboard') is not true
+          else t.metadata->'callboard'->>'claim' = $1->>'claim' end
+    $q$, shape->>'place', format(shape->>'owner', '($1->>''tenant'')'), shape->>'id',
+    shape->>'id_type') using b;
   get diagnostics changed = row_count;
   if changed <> jsonb_array_length(b->'ids') and b->'marks' ? 'claim' then
     raise exception using errcode = 'CB000', message = 'somebody else has one of them';
