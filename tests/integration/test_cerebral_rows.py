@@ -28,7 +28,7 @@ from callboard_ledger.projection.postgres import PostgresTarget, migrate
 from callboard_ledger.reading import read
 from tests.databases import Database, Postgres
 from tests.ledger_journal import SUBJECTS, Scribe, nested, random_journal
-from tests.projections import STREAM, check_projection
+from tests.projections import STREAM, check_projection, deliver
 from tests.trackers import (
     ACME,
     GLOBEX,
@@ -452,3 +452,31 @@ async def test_a_story_of_agile_planning_is_named_in_rows_and_activities(databas
         ("workflow.entered", "workflow", "greenfield"),
         ("task.started", "task", "greenfield"),
     ]
+
+
+async def test_a_mirror_that_begins_late_goes_on_with_what_changes_from_then_on(
+    database: Database,
+):
+    await tracked(database)
+    scribe = begun()
+    done, live = scribe.run_task(), scribe.post()
+    flow = scribe.flow(*nested())
+    plain = PostgresTarget(database.url)
+    await deliver(plain, scribe.records)
+    await plain.close()
+    scribe.dispatch(live)
+    scribe.dispatch(f"{flow}.plan.0")
+    async with opened(database) as target:
+        await send(target, scribe.records)
+    rows = rows_of(database)
+    assert done not in rows
+    assert {name: row["status"] for name, row in rows.items()} == {
+        live: "in_progress",
+        flow: "in_progress",
+        f"{flow}.plan": "in_progress",
+        f"{flow}.sub": "pending",
+        f"{flow}.ask": "pending",
+        f"{flow}.ship": "pending",
+    }
+    actions = "select action from cerebral_activities order by timestamp"
+    assert database.run(actions) == [("task.started",), ("task.started",)]

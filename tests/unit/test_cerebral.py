@@ -141,6 +141,8 @@ def test_names_are_the_same_for_all_and_another_journal_has_others():
     names = Names(tenants={"acme": "0a0a0a0a-0000-4000-8000-00000000000a"})
     assert names.tenant("acme") == "0a0a0a0a-0000-4000-8000-00000000000a"
     assert uuid.UUID(names.tenant("globex")).version == 5
+    other = names.tenant("0a0a0a0a-0000-4000-8000-00000000000a")
+    assert other != names.tenant("acme"), "nobody gets at a tenant's rows by its UUID as a name"
     assert names.tenant("0b0b0b0b-0000-4000-8000-00000000000b").startswith("0b0b0b0b")
     assert names.row("J 1", "7") == names.row("J 1", "7") != names.row("J 2", "7")
     assert source_of(step_of("a-b")) == "a-b"

@@ -29,8 +29,13 @@ class Names:
     projects: Mapping[str, str] = field(default_factory=dict)
 
     def tenant(self, name: str) -> str:
-        """A name that is a UUID is taken as it is."""
-        return self.tenants.get(name) or _own(name) or _derived("tenant", name)
+        """A name that is a UUID stands for itself, unless that one is given to another tenant."""
+        given = self.tenants.get(name)
+        if given is not None:
+            return given
+        own = _own(name)
+        taken = own is None or own in self.tenants.values()
+        return _derived("tenant", name) if taken else own
 
     def project(self, tenant: str) -> str:
         """The project of all that the tenant does."""

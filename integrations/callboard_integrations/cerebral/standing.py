@@ -35,7 +35,7 @@ def of_task(task: Task) -> Standing:
     """A task that was posted, spawned, or made by a schedule."""
     if task.state in _FAILED or task.state in ("succeeded", "cancelled"):
         return _ended(task.state, task.failure)
-    if task.paused:
+    if task.paused and task.state == "waiting":
         return Standing(status="blocked", state=task.state, waits="resume")
     status = "in_progress" if task.state == "running" else "pending"
     return Standing(status=status, state=task.state, error=task.failure)

@@ -43,8 +43,9 @@ declare
   changed integer;
 begin
   execute format($q$
-    update %1$s t set metadata = coalesce(t.metadata, '{}') || jsonb_build_object('callboard',
-        coalesce(t.metadata->'callboard', '{}') || ($1->'marks'))
+    update %1$s t set metadata = case jsonb_typeof(t.metadata) when 'object' then t.metadata
+        else '{}' end || jsonb_build_object('callboard',
+          coalesce(t.metadata->'callboard', '{}') || ($1->'marks'))
       where %2$s and t.%3$I in (select i::%4$s from jsonb_array_elements_text($1->'ids') i)
         and case when $1->'marks' ? 'claim'
           then t.status = 'pending' and (t.metadata ? 'callboard') is not true
