@@ -22,6 +22,7 @@ from tests.board import Processes, started_processes
 from tests.databases import Database
 from tests.servers import NatsServer
 from tests.trackers import ACME, GLOBEX, NAMES, ROOT, add_row, mirroring, rows_of, tracked
+from tests.whole_board import whole_board
 
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(240)]
 
@@ -201,3 +202,21 @@ async def test_the_example_runs_as_it_stands(nats: NatsServer, database: Databas
         "  task.started",
         "  task.succeeded",
     ]
+
+
+async def test_many_rows_that_nobody_can_post_keep_no_other_back(
+    nats: NatsServer, database: Database, tmp_path: Path
+):
+    await tracked(database)
+    database.run(
+        "insert into cerebral_tasks (tenant_id, project_id, title) "
+        f"select '{ACME}', '{ACME}', 'x' from generate_series(1, 2100)"
+    )
+    rows = {add_row(database, ACME, f"good {n}", metadata=WORK) for n in range(5)}
+    async with (
+        whole_board(nats, tmp_path) as there,
+        closing(PostgresTarget(database.url)) as target,
+    ):
+        pulled = await Puller(there.board, target, Tables(), NAMES).pull("acme")
+    assert set(pulled.posted) == rows
+    assert len(pulled.refused) == 2100

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,8 @@ from callboard_broker.connection import Connection, open_link
 from callboard_broker.streams import Topology, ensure_streams
 from callboard_broker.subjects import Subjects
 from callboard_integrations.cerebral.names import Names
+from callboard_ledger.aggregate import Aggregator
+from callboard_ledger.sqlite_store import SqliteStore
 from tests.databases import Database, open_postgres
 from tests.ledger_journal import random_journal
 from tests.naive_ledger import NaiveFold
@@ -127,3 +130,38 @@ async def test_while_the_database_is_away_nothing_is_lost_or_doubled(nats: NatsS
                 mark = await caught_up(link, topology, 3000)
                 assert (mark.problem, mark.parked) == ("", 0)
             await check(link, topology, database)
+
+
+async def test_an_empty_tracker_is_filled_from_the_ledger_where_the_journal_was_purged(
+    nats: NatsServer, database: Database, tmp_path: Path
+):
+    await tracked(database)
+    topology = Topology(Subjects(nats.prefix))
+    async with open_link(nats.url, name="test") as link:
+        await ensure_streams(link, topology)
+        await publish(nats, random_journal(61, 600, resume=False))
+        records = await stored_journal(link, topology)
+        info = await link.api(f"STREAM.INFO.{topology.journal}")
+        whole = Aggregator(topology.subjects)
+        (tmp_path / "ledger").mkdir()
+        store = SqliteStore(
+            tmp_path / "ledger" / "ledger.db", stream=topology.journal, created=info["created"]
+        )
+        for record in records[:400]:
+            whole.apply(record)
+        changes = whole.changes()
+        store.save(changes)
+        whole.saved(changes)
+        await link.api(f"STREAM.PURGE.{topology.journal}", {"seq": 300})
+        async with mirroring(nats, database.url, LEDGER__STORE=str(tmp_path / "ledger")):
+            await caught_up(link, topology, 600)
+        store.close()
+    entire = Aggregator(topology.subjects)
+    for record in records:
+        entire.apply(record)
+    rows = rows_of(database)
+    for task in entire.tasks.values():
+        if task.step is None or task.scheduled:
+            assert rows[task.id]["status"] in STATUSES[task.state], task.id
+    for flow in entire.flows.values():
+        assert rows[flow.id]["status"] in STATUSES[flow.state], flow.id

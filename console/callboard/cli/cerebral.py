@@ -242,8 +242,6 @@ def _show(pulled: Pulled, screen: Screen) -> None:
         screen.table(("row", "what", "why"), rows, title=pulled.tenant, fold="why")
     else:
         screen.note(f"{pulled.tenant}: no pending rows")
-    if pulled.more:
-        screen.note(f"{pulled.tenant}: there are more; pull again")
 
 
 def _tables(settings: Settings) -> Tables:

@@ -11,13 +11,7 @@ from typing import Any
 
 import msgspec
 
-from callboard_broker.wire import (
-    Answered,
-    Command,
-    Entered,
-    FlowRun,
-    Post,
-)
+from callboard_broker.wire import Answered, Command, Entered, FlowRun, Post
 from callboard_integrations.cerebral.activities import Activities, step_name
 from callboard_integrations.cerebral.describing import (
     NOTHING,
@@ -90,12 +84,12 @@ class _Heard:
     def _touch(self, resource: str, at_ms: int) -> None:
         """It, its step, and the workflows around it."""
         self.own[resource] = max(at_ms, self.own.get(resource, 0))
-        name = resource
-        while name:
-            self.times[name] = max(at_ms, self.times.get(name, 0))
-            step = step_name(name) or ""
-            self.times[step] = max(at_ms, self.times.get(step, 0))
-            name = step.rpartition(".")[0]
+        name: str | None = resource
+        while name is not None:
+            step = step_name(name)
+            for touched in (name, step or name):
+                self.times[touched] = max(at_ms, self.times.get(touched, 0))
+            name = step and step.rpartition(".")[0]
 
     def steps(self, flow: Flow) -> dict[str, int]:
         """When each step of a workflow was last spoken of: what is said of the workflow itself is

@@ -34,8 +34,9 @@ class Names:
         if given is not None:
             return given
         own = _own(name)
-        taken = own is None or own in self.tenants.values()
-        return _derived("tenant", name) if taken else own
+        if own is None or own in self.tenants.values():
+            return _derived("tenant", name)
+        return own
 
     def project(self, tenant: str) -> str:
         """The project of all that the tenant does."""

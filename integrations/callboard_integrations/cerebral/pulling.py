@@ -6,7 +6,7 @@ make one workflow of it; and the mirror finds the rows again by the names of the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,20 +22,19 @@ from callboard_ledger.projection.target import Target
 __all__ = ["Pulled", "Puller"]
 
 _PAGE = 100
-_MOST = 5_000
-"""Rows of a tenant that are looked at in one go."""
+_WINDOW = 1_000
+"""Rows that are held at the same time."""
 
 
 @dataclass(slots=True)
 class Pulled:
     """What became of a tenant's pending rows. posted: the step that works on each. waiting and
-    refused: why, by the row's id. more: there were too many for one go."""
+    refused: why, by the row's id."""
 
     tenant: str
     posted: dict[str, str] = field(default_factory=dict)
     waiting: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
-    more: bool = False
 
 
 class Puller:
@@ -63,13 +62,13 @@ class Puller:
         then is posted by the next pull.
         """
         pulled = Pulled(tenant)
-        rows = await self._pending(pulled)
-        states = await self._states(tenant, rows)
-        decided = decide(rows, states, most_bytes=2 * self._board.options.post_bytes)
-        pulled.waiting |= decided.waiting
-        pulled.refused |= decided.refused
-        for group in decided.groups:
-            await self._post(pulled, group)
+        async for rows in self._windows(pulled):
+            states = await self._states(tenant, rows)
+            decided = decide(rows, states, most_bytes=2 * self._board.options.post_bytes)
+            pulled.waiting |= decided.waiting
+            pulled.refused |= decided.refused
+            for group in decided.groups:
+                await self._post(pulled, group)
         return pulled
 
     async def _post(self, pulled: Pulled, group: Group) -> None:
@@ -85,21 +84,24 @@ class Puller:
         await self._mark(pulled.tenant, group, {"posted": handle.id})
         pulled.posted |= {row: f"{handle.id}.{step_of(row)}" for row in ids}
 
-    async def _pending(self, pulled: Pulled) -> list[PendingRow]:
+    async def _windows(self, pulled: Pulled) -> AsyncIterator[list[PendingRow]]:
+        """All pending rows, so many at a time that memory is bounded; one that depends on a row of
+        a later window waits until that is completed."""
         rows: list[PendingRow] = []
+        page: list[dict[str, Any]] = []
         after: str | None = None
-        for _ in range(_MOST // _PAGE):
+        while after is None or len(page) == _PAGE:
             page = await self._find(pulled.tenant, after=after, most=_PAGE)
             for columns in page:
                 try:
                     rows.append(read_row(columns, self._capability))
                 except BadInput as error:
                     pulled.refused[str(columns["id"])] = str(error)
-            if len(page) < _PAGE:
-                return rows
-            after = str(page[-1]["id"])
-        pulled.more = True
-        return rows
+            after = str(page[-1]["id"]) if page else ""
+            if len(rows) >= _WINDOW:
+                yield rows
+                rows = []
+        yield rows
 
     async def _states(self, tenant: str, rows: Sequence[PendingRow]) -> dict[str, str]:
         """How the rows stand on which these depend."""
