@@ -21,7 +21,17 @@ from callboard_ledger.projection.postgres import PostgresTarget
 from tests.board import Processes, started_processes
 from tests.databases import Database
 from tests.servers import NatsServer
-from tests.trackers import ACME, GLOBEX, NAMES, ROOT, add_row, mirroring, rows_of, tracked
+from tests.trackers import (
+    ACME,
+    GLOBEX,
+    NAMES,
+    ROOT,
+    SMALL,
+    add_row,
+    mirroring,
+    rows_of,
+    tracked,
+)
 from tests.whole_board import whole_board
 
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(240)]
@@ -220,3 +230,31 @@ async def test_many_rows_that_nobody_can_post_keep_no_other_back(
         pulled = await Puller(there.board, target, Tables(), NAMES).pull("acme")
     assert set(pulled.posted) == rows
     assert len(pulled.refused) == 2100
+
+
+async def test_a_tracker_with_fewer_columns_is_pulled_and_mirrored_too(
+    nats: NatsServer, database: Database, tmp_path: Path
+):
+    await tracked(database, SMALL)
+    small = {"CEREBRAL__TASKS": "cerebraflow_tasks", "CEREBRAL__ACTIVITIES": "null"}
+    add = "insert into cerebraflow_tasks (title, metadata) values (%s, %s) returning id::text"
+    about = {"capability": "mark.work", "payload": {"n": 1}}
+    first = database.run(add, "first", json.dumps({"tenant_id": ACME, **about}))[0][0]
+    after = {"tenant_id": ACME, "dependencies": [first], **about}
+    second = database.run(add, "second", json.dumps(after))[0][0]
+    database.run(add, "of nobody", json.dumps(about))
+    given = settings_of(database, **small)
+    with started_processes(nats, tmp_path, **given) as them:
+        them.router("router")
+        them.host("host")
+        them.start("pull", "cerebral", "pull", "--follow")
+        async with mirroring(nats, database.url, **small), asyncio.timeout(60):
+            while True:
+                rows = dict(database.run("select id::text, status from cerebraflow_tasks"))
+                if {rows[first], rows[second]} == {"completed"}:
+                    break
+                await asyncio.sleep(0.1)  # a table tells nobody that it has changed
+    assert sorted(rows.values()) == ["completed", "completed", "pending"]
+    (meta,) = database.run(f"select metadata from cerebraflow_tasks where id = '{second}'")[0]
+    assert (meta["tenant_id"], meta["dependencies"]) == (ACME, [first])
+    assert meta["callboard"]["state"] == "succeeded"
