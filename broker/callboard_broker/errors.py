@@ -238,12 +238,15 @@ class TargetRefused(CallboardError, RuntimeError):
 
 
 class SchemaMissing(CallboardError, LookupError):
-    """A projector's database lacks the migrations `.missing`, or (empty) all tables."""
+    """A projector's database lacks the migrations `.missing`, or (empty) all tables.
 
-    def __init__(self, target: str, missing: list[str]) -> None:
+    command: of `callboard`, what applies them.
+    """
+
+    def __init__(self, target: str, missing: list[str], *, command: str = "projector") -> None:
         what = f"the migrations {', '.join(missing)}" if missing else "the tables of Callboard"
         super().__init__(
-            f"{target} lacks {what}; run `callboard projector migrate`, or `supabase db push` for "
+            f"{target} lacks {what}; run `callboard {command} migrate`, or `supabase db push` for "
             "a Supabase project"
         )
         self.missing = missing

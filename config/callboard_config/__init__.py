@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from callboard_config.cerebral import CerebralSettings
     from callboard_config.cpus import auto_concurrency, usable_cpus
     from callboard_config.errors import SettingsError
     from callboard_config.isolation import IsolationSettings, TenantIsolation
@@ -47,6 +48,7 @@ __all__ = [
     "BoardSettings",
     "BudgetLimit",
     "BudgetSettings",
+    "CerebralSettings",
     "EmbeddedSettings",
     "IsolationSettings",
     "JournalSettings",
@@ -80,6 +82,7 @@ _PLACES = MappingProxyType(
         "BoardSettings": "callboard_config.parallel_execution",
         "BudgetLimit": "callboard_config.resource_limits",
         "BudgetSettings": "callboard_config.resource_limits",
+        "CerebralSettings": "callboard_config.cerebral",
         "EmbeddedSettings": "callboard_config.parallel_execution",
         "IsolationSettings": "callboard_config.isolation",
         "JournalSettings": "callboard_config.parallel_execution",

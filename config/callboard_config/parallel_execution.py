@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from callboard_config.cerebral import CerebralSettings
 from callboard_config.log_settings import LogSettings
 from callboard_config.nats_url import check_nats_url
 from callboard_config.projection import ProjectionSettings
@@ -270,6 +271,7 @@ class ParallelExecution(Section):
     ledger: LedgerSettings
     audit: AuditSettings
     projection: ProjectionSettings
+    cerebral: CerebralSettings
     workflow: WorkflowSettings
     scaling: ScalingSettings
     metrics: MetricsSettings

@@ -40,6 +40,10 @@ COMMANDS = [
     "bmad run",
     "caef plan",
     "caef run",
+    "cerebral migrate",
+    "cerebral check",
+    "cerebral mirror",
+    "cerebral pull",
     "config show",
     "router",
     "ledger",
@@ -85,6 +89,7 @@ def test_every_command_that_shows_something_can_show_it_as_json(
     capsys: pytest.CaptureFixture[str],
 ):
     changes_only = {"router", "ledger", "agents run", "projector", "projector forget"}
+    changes_only.add("cerebral mirror")
     for command in COMMANDS:
         if command not in changes_only:
             assert "--json" in page(capsys, *command.split(), "--help"), command

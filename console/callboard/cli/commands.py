@@ -44,6 +44,7 @@ _COMMANDS = MappingProxyType(
         "router": "callboard.cli.router",
         "ledger": "callboard.cli.ledger",
         "projector": "callboard.cli.projector",
+        "cerebral": "callboard.cli.cerebral",
     }
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,11 +27,11 @@ from callboard_config import load_settings
 from callboard_ledger.projection.projector import run_projector
 from callboard_ledger.projection.reader import TargetReader
 from callboard_ledger.projection.restoring import restore as restore_ledger
-from callboard_ledger.projection.schema import copy_migrations
+from callboard_ledger.projection.schema import Migration, copy_migrations
 from callboard_ledger.projection.session import ProjectorOptions
 from callboard_ledger.projection.target import Target
 
-__all__ = ["app", "projector_options", "stream_of"]
+__all__ = ["To", "Write", "app", "migrate_target", "projector_options", "stream_of"]
 
 app = new_app()
 
@@ -52,6 +52,10 @@ From = Annotated[
         help="postgres://user@host/database, or supabase.",
         show_default="projection.to in the settings",
     ),
+]
+Write = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Only copy the SQL files there.", show_default=False),
 ]
 Journal = Annotated[
     str | None,
@@ -138,19 +142,22 @@ def projector_options(
 def migrate(
     *,
     to: To = None,
-    write: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Only copy the SQL files there.", show_default=False),
-    ] = None,
+    write: Write = None,
     json: Json = False,
 ) -> None:
     """Make the tables in a Postgres, or copy the SQL for `supabase db push`."""
-    screen = Screen(json=json)
+    migrate_target(to, write, Screen(json=json))
+
+
+def migrate_target(
+    to: str | None, write: Path | None, screen: Screen, more: Sequence[Migration] = ()
+) -> None:
+    """Apply the projector's migrations and `more`, or only write them into a directory."""
     if write is not None:
-        files = [str(path) for path in copy_migrations(write)]
-        if json:
+        files = [str(path) for path in copy_migrations(write, more)]
+        if screen.json:
             screen.document({"written": files})
-        for file in [] if json else files:
+        for file in [] if screen.json else files:
             screen.line(file)
         return
     address = address_of(to, load_settings())
@@ -162,8 +169,8 @@ def migrate(
         )
     from callboard_ledger.projection.postgres import migrate as apply  # noqa: PLC0415  an extra
 
-    applied = run(apply(address))
-    if json:
+    applied = run(apply(address, more))
+    if screen.json:
         screen.document({"applied": applied})
     else:
         screen.line("\n".join(f"applied {v}" for v in applied) or "everything is there already")

@@ -58,7 +58,8 @@ def to_workflow(plan: Plan, options: RunOptions) -> Workflow:
     if unknown := sorted(options.answers.keys() - set(plan.gates)):
         there = ", ".join(plan.gates) or "none"
         raise BadInput("answers", f"nothing is called {unknown[0]!r}; there are {there}")
-    flow = Workflow(token(plan.workflow.id))
+    about = {"bmad_workflow_id": plan.workflow.id}  # a tracker shows it
+    flow = Workflow(token(plan.workflow.id), inputs=about)
     builder = _Builder(plan, options, flow, {})
     loops = plan.loops
     for one in plan.steps:
@@ -204,10 +205,11 @@ class _Builder:
                 body.add(one)
         written = list({found.source: found for found in body.writers.values()}.values())
         body.flow.returns({"item": body.item, "artifacts": [one["artifacts"] for one in written]})
+        plan_id = self.plan.workflow.id
         result = self.flow.sub(
             first.id,
             body.flow,
-            {"item": self.flow.item, "sources": sources},
+            {"item": self.flow.item, "sources": sources, "bmad_workflow_id": plan_id},
             each=items["items"],
             at_once=self.options.at_once,
         )

@@ -24,6 +24,8 @@ __all__ = ["SupabaseTarget"]
 _SECONDS = 15
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 _ARGUMENT = {
+    "callboard_cerebral_check": "question",
+    "callboard_cerebral_find": "question",
     "callboard_find": "question",
     "callboard_versions": "question",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from callboard_ledger.projection.batch import Beside, Folded, Item
 from callboard_ledger.projection.projector import run_projector
 from callboard_ledger.projection.reader import TargetReader
 from callboard_ledger.projection.restoring import Restored, restore
@@ -9,6 +10,9 @@ from callboard_ledger.projection.session import ProjectorOptions
 from callboard_ledger.projection.target import Target
 
 __all__ = [
+    "Beside",
+    "Folded",
+    "Item",
     "ProjectorOptions",
     "Restored",
     "Target",

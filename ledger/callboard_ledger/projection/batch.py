@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -22,7 +22,7 @@ from callboard_ledger.projection.events import event_document
 from callboard_ledger.reading import Reading
 from callboard_ledger.rows import Changes, Merge, Row
 
-__all__ = ["Batch", "Gathering", "Item", "Parked"]
+__all__ = ["Batch", "Beside", "Folded", "Gathering", "Item", "Parked"]
 
 _encoder = msgspec.json.Encoder()
 
@@ -35,6 +35,25 @@ class Item:
     seq: int
     id: str
     document: bytes
+
+
+class Folded(NamedTuple):
+    """A record of the batch, and what the fold made of it."""
+
+    record: Record
+    reading: Reading
+    verdict: Verdict
+
+
+class Beside(Protocol):
+    """Makes rows of somebody else's tables, which the target writes with the batch.
+
+    It is a pure function: the same batch gives the same items, also after a crash.
+    """
+
+    def __call__(
+        self, stream: str, folded: Sequence[Folded], changes: Changes, /
+    ) -> Iterable[Item]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +97,25 @@ class Batch:
 class Gathering:
     """What was folded since the last batch. `add` after each fold; `take` makes a batch of it.
 
-    event_bytes: of a body that is kept.
+    event_bytes: of a body that is kept. beside: see `Beside`.
     """
 
-    def __init__(self, stream: str, board: str, position: int, *, event_bytes: int) -> None:
+    def __init__(
+        self,
+        stream: str,
+        board: str,
+        position: int,
+        *,
+        event_bytes: int,
+        beside: Beside | None = None,
+    ) -> None:
         self._stream = stream
         self._board = board
         self._position = position
         self._event_bytes = event_bytes
+        self._beside = beside
         self._events: list[Item] = []
+        self._folded: list[Folded] = []
         self.size = 0
         """Bytes of the events."""
 
@@ -98,6 +127,8 @@ class Gathering:
         document = event_document(record, reading, verdict, most=self._event_bytes)
         self._events.append(Item("event", record.seq, str(record.seq), document))
         self.size += len(document)
+        if self._beside is not None:
+            self._folded.append(Folded(record, reading, verdict))
 
     def take(self, changes: Changes) -> Batch:
         """Everything up to the position of `changes`, which the fold may forget afterwards."""
@@ -105,6 +136,9 @@ class Gathering:
         for row in _changed(changes):
             items.append(Item(kind_of(row), row.seq, _name(row), document_of(row)))
         items += _sums(changes.performance)
+        if self._beside is not None:
+            items += self._beside(self._stream, self._folded, changes)
+            self._folded = []
         head: dict[str, Any] = {
             "stream": self._stream,
             "board": self._board,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, LiteralString
+from collections.abc import Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 from callboard_broker.errors import BadInput, TargetAway, TargetRefused
-from callboard_ledger.projection.schema import migrations
+from callboard_ledger.projection.schema import Migration, migrations
 
 __all__ = ["PostgresTarget", "migrate", "shown_address"]
 
@@ -15,15 +16,10 @@ _CONNECT_SECONDS = 5
 _CALL_SECONDS = 30.0
 _ONE_AT_A_TIME = 0x63616C6C626F6172  # "callboar": the lock of whoever migrates
 _TRANSIENT = ("08", "40", "53", "55", "57", "58")
-_STATEMENTS: dict[str, LiteralString] = {
-    "callboard_project": "SELECT public.callboard_project(%s)",
-    "callboard_observe": "SELECT public.callboard_observe(%s)",
-    "callboard_find": "SELECT public.callboard_find(%s)",
-    "callboard_versions": "SELECT public.callboard_versions(%s)",
-}
 
 try:
     import psycopg
+    from psycopg import sql
 except ImportError as error:  # pragma: no cover  the tests have it
     raise BadInput("to", "Postgres needs a driver: pip install 'callboard[postgres]'") from error
 
@@ -47,7 +43,7 @@ class PostgresTarget:
         async with self._turn:
             try:
                 async with asyncio.timeout(_CALL_SECONDS):
-                    return await self._call(_STATEMENTS[function], document)
+                    return await self._call(function, document)
             except TimeoutError:
                 await self._drop()
                 raise TargetAway(
@@ -62,7 +58,7 @@ class PostgresTarget:
                 await self._drop()  # nobody knows in which state the call has left it
                 raise
 
-    async def _call(self, statement: LiteralString, document: str) -> Any:
+    async def _call(self, function: str, document: str) -> Any:
         connection = self._connection
         if connection is None or connection.closed:
             connection = self._connection = await psycopg.AsyncConnection.connect(
@@ -74,6 +70,7 @@ class PostgresTarget:
                 keepalives_idle=10,
                 tcp_user_timeout=20_000,
             )
+        statement = sql.SQL("SELECT public.{}(%s)").format(sql.Identifier(function))
         cursor = await connection.execute(statement, (document,))
         row = await cursor.fetchone()
         return None if row is None else row[0]
@@ -98,7 +95,7 @@ def shown_address(url: str) -> str:
     return f"postgres://{host}{f':{port}' if port else ''}{parts.path}"
 
 
-async def migrate(url: str) -> list[str]:
+async def migrate(url: str, more: Sequence[Migration] = ()) -> list[str]:
     """Apply every migration, in one transaction; return the versions that were not there before.
 
     Raises `TargetAway`, `TargetRefused`.
@@ -111,7 +108,7 @@ async def migrate(url: str) -> list[str]:
             await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_ONE_AT_A_TIME,))
             await connection.execute("SET LOCAL client_min_messages = warning")
             before = await _versions(connection)
-            for migration in migrations():
+            for migration in [*migrations(), *more]:
                 await connection.execute(migration.sql.encode())
             after = await _versions(connection)
     except (psycopg.Error, OSError) as error:

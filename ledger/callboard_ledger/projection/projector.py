@@ -28,6 +28,7 @@ from callboard_broker.streams import Topology, ensure_streams, last_sequence
 from callboard_broker.subjects import Subjects
 from callboard_ledger.aggregate import Aggregator
 from callboard_ledger.projection.allocations import Allocations
+from callboard_ledger.projection.batch import Beside
 from callboard_ledger.projection.delivery import Overtaken
 from callboard_ledger.projection.reader import TargetReader
 from callboard_ledger.projection.schema import check_schema
@@ -55,12 +56,14 @@ async def run_projector(
     options: ProjectorOptions,
     target: Target,
     *,
+    beside: Beside | None = None,
     ready: Callable[[], None] | None = None,
     stop: asyncio.Event | None = None,
 ) -> None:
     """Run until `stop` is set, or without it until SIGTERM or SIGINT. Closes the target.
 
-    ready: called once when it knows where the database is, or that it does not answer. Raises
+    beside: makes rows of somebody else's tables, which this target writes too. ready: called once
+    when it knows where the database is, or that it does not answer. Raises
     `SchemaMissing`, `JournalMissing`, `BoardUnreachable`, `StreamDrift`.
     """
     try:
@@ -70,7 +73,7 @@ async def run_projector(
         ):
             topology = Topology(Subjects(options.prefix), options.replicas)
             await ensure_streams(connection, topology)
-            session = Session(options, connection, topology, target, stopped)
+            session = Session(options, connection, topology, target, stopped, beside)
             projector = _Projector(session)
             async with projector.shown():
                 await projector.run(ready)
@@ -157,7 +160,8 @@ class _Projector:
         changes = await reader.load()
         ledger = self._options.ledger
         if changes.position == 0 and first > 1 and ledger is not None:
-            await seed(self._target, ledger, stream=stream, board=self._options.prefix)
+            board, beside = self._options.prefix, self._session.beside
+            await seed(self._target, ledger, stream=stream, board=board, beside=beside)
             changes = await TargetReader(self._target, stream).load()
         if changes.position > last or (last and changes.position + 1 < first):
             raise JournalMissing(self._target.name, changes.position, first, last)

@@ -6,6 +6,7 @@ by which way it came there.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -28,20 +29,20 @@ class Migration:
         return self.name.partition("_")[0]
 
 
-def migrations() -> list[Migration]:
-    """All of them, in order."""
-    folder = resources.files("callboard_ledger.projection").joinpath("migrations")
+def migrations(package: str = "callboard_ledger.projection") -> list[Migration]:
+    """All of a package, in order; what else is written beside the projector's has its own."""
+    folder = resources.files(package).joinpath("migrations")
     files = sorted(
         (file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda f: f.name
     )
     return [Migration(file.name, file.read_text(encoding="utf-8")) for file in files]
 
 
-def copy_migrations(directory: Path) -> list[Path]:
+def copy_migrations(directory: Path, more: Sequence[Migration] = ()) -> list[Path]:
     """Write them into a directory, such as `supabase/migrations`. Raises `OSError`."""
     directory.mkdir(parents=True, exist_ok=True)
     written = []
-    for migration in migrations():
+    for migration in [*migrations(), *more]:
         path = directory / migration.name
         path.write_text(migration.sql, encoding="utf-8")
         written.append(path)

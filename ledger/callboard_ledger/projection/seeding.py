@@ -16,10 +16,11 @@ from typing import Any
 
 from callboard_broker.errors import BadInput
 from callboard_ledger.book import Book
-from callboard_ledger.projection.batch import Batch, Item
+from callboard_ledger.projection.batch import Batch, Beside, Item
 from callboard_ledger.projection.delivery import Delivery, Standing
 from callboard_ledger.projection.documents import document_of, kind_of
 from callboard_ledger.projection.target import Target
+from callboard_ledger.rows import Changes, Flow, Merge, Row, Task
 from callboard_ledger.sqlite_store import SqliteStore
 
 __all__ = ["seed"]
@@ -29,7 +30,9 @@ _log = logging.getLogger(__name__)
 _PAGE = 1000
 
 
-async def seed(target: Target, ledger: Path, *, stream: str, board: str) -> None:
+async def seed(
+    target: Target, ledger: Path, *, stream: str, board: str, beside: Beside | None = None
+) -> None:
     """Write all rows of the ledger in the directory `ledger`, and its position.
 
     Does nothing if the ledger is of another journal than `stream`. Raises `BadInput` if it cannot
@@ -50,10 +53,12 @@ async def seed(target: Target, ledger: Path, *, stream: str, board: str) -> None
         except (sqlite3.Error, OSError) as error:
             raise BadInput("ledger", f"{database} cannot be read: {error}") from error
         with closing(SqliteStore(copy, stream=name, created=created)) as store:
-            await _write(target, store, stream, board)
+            await _write(target, store, stream, board, beside)
 
 
-async def _write(target: Target, store: SqliteStore, stream: str, board: str) -> None:
+async def _write(
+    target: Target, store: SqliteStore, stream: str, board: str, beside: Beside | None
+) -> None:
     live = store.load()
     if not live.position:
         return
@@ -64,8 +69,23 @@ async def _write(target: Target, store: SqliteStore, stream: str, board: str) ->
     for rows in (iter(live.flows), store.every()):  # what was written once stays as it is
         while page := list(islice(rows, _PAGE)):
             items = [Item(kind_of(row), row.seq, str(row.seq), document_of(row)) for row in page]
+            if beside is not None:
+                items += beside(stream, [], _alone(live, page))
             await delivery.deliver(Batch(head=head, items=items))
     counts = {"epoch": live.epoch, "void": live.void, "malformed": live.malformed}
     last = {**head, **counts, "position": live.position, "at": live.at_ms}
     await delivery.deliver(Batch(head=last, items=[]))
     _log.info("began at %d, with the ledger's rows", live.position)
+
+
+def _alone(live: Changes, page: list[Row | Merge]) -> Changes:
+    """Rows of the ledger as if they had changed just now."""
+    return Changes(
+        position=live.position,
+        at_ms=live.at_ms,
+        epoch=live.epoch,
+        void=live.void,
+        malformed=live.malformed,
+        tasks=[row for row in page if isinstance(row, Task)],
+        flows=[row for row in page if isinstance(row, Flow)],
+    )

@@ -12,6 +12,7 @@ from callboard_broker.endpoint import Endpoint
 from callboard_broker.errors import BadInput
 from callboard_broker.streams import Topology
 from callboard_broker.subjects import Subjects
+from callboard_ledger.projection.batch import Beside
 from callboard_ledger.projection.delivery import Standing
 from callboard_ledger.projection.target import Target
 
@@ -56,11 +57,13 @@ class ProjectorOptions:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One run of a projector. stopped: set when it is to end. standing: how it does."""
+    """One run of a projector. stopped: set when it is to end. beside: what else it writes.
+    standing: how it does."""
 
     options: ProjectorOptions
     connection: Connection
     topology: Topology
     target: Target
     stopped: asyncio.Event
+    beside: Beside | None = None
     standing: Standing = field(default_factory=Standing)

@@ -38,6 +38,7 @@ class Writing:
             session.options.prefix,
             aggregator.position,
             event_bytes=session.options.event_bytes,
+            beside=session.beside,
         )
         self._batches: asyncio.Queue[Batch | None] = asyncio.Queue(1)
 
