@@ -54,6 +54,8 @@ def _of(file: str, *changes: tuple[str, str]) -> list[Mutation]:
 
 
 _ROUTER = "router/callboard_router"
+_CURRENT = '"""\n    if life.state != "running" or event.attempt != life.attempt'
+_PROVEN = "event.secret != life.secret"
 
 MUTATIONS = [
     *_of(
@@ -153,7 +155,9 @@ MUTATIONS = [
         "broker/callboard_broker/rule.py",
         ("event.attempt != life.attempt + 1", "event.attempt <= life.attempt"),
         ("life.failure is not None or event.attempt", "event.attempt"),
-        ("or event.secret != life.secret", ""),
+        ("not life.checkpoints < event.number <=", "not event.number <="),
+        (f"exactly here.{_CURRENT} or {_PROVEN}:", f"exactly here.{_CURRENT}:"),
+        (f"changes nothing.{_CURRENT} or {_PROVEN}:", f"changes nothing.{_CURRENT}:"),
         ("life.errors += 1", "pass"),
         ("life.lost += 1", "life.lost += 2"),
         ("life.lost = life.unstarted = life.errors = 0", "life.unstarted = 0"),

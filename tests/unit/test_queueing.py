@@ -411,3 +411,14 @@ def test_a_task_whose_dispatch_is_under_way_is_not_dispatched_again():
     bench.waiting.push(task)  # as when it was paused and resumed before that was read back
     assert list(dispatches(bench.desk, bench.at_ms)) == []
     assert len(bench.waiting) == 0
+
+
+def test_a_task_that_was_put_off_after_it_was_queued_is_not_dispatched_before_its_time():
+    bench = Bench({}, {"plan": 9})
+    task = bench.post("acme")
+    bench.desk.agenda.now_ms = bench.at_ms
+    task.not_before = bench.at_ms + 1
+    assert bench.dispatch() == []
+    bench.desk.agenda.now_ms += 1
+    bench.waiting.push(task)
+    assert bench.dispatch() == [task]
