@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from callboard_broker.wire import Cron, Failure
+from callboard_ledger.budgets import Draws
 from callboard_ledger.rows import CommandRow, Flow, FlowStep, Schedule, StepPlan, Task
 
 __all__ = [
@@ -36,7 +37,7 @@ __all__ = [
     "task_row",
 ]
 
-SCHEMA = 4
+SCHEMA = 5
 """A database of another one is built anew from the journal."""
 
 TABLES = {
@@ -70,7 +71,7 @@ TABLES = {
         seq INTEGER PRIMARY KEY, tenant TEXT NOT NULL, capability TEXT NOT NULL,
         cron TEXT NOT NULL, priority INTEGER NOT NULL, posted_at INTEGER NOT NULL, shard INTEGER,
         state TEXT NOT NULL, ended_at INTEGER, end_seq INTEGER, error TEXT,
-        number INTEGER NOT NULL, next_at INTEGER, cancel TEXT, paused INTEGER NOT NULL
+        number INTEGER NOT NULL, next_at INTEGER, cancel TEXT, paused INTEGER NOT NULL, draws TEXT
     );
     CREATE INDEX schedules_of_tenant ON schedules (tenant, seq);
     CREATE INDEX schedules_live ON schedules (seq) WHERE state = 'waiting'""",
@@ -97,7 +98,7 @@ FLOW_COLUMNS = (
 )
 SCHEDULE_COLUMNS = (
     "seq, tenant, capability, cron, priority, posted_at, shard, "
-    "state, ended_at, end_seq, error, number, next_at, cancel, paused"
+    "state, ended_at, end_seq, error, number, next_at, cancel, paused, draws"
 )
 COMMAND_COLUMNS = (
     'seq, tenant, verb, target, "by", reason, shard, posted_at, source, edits, '
@@ -137,6 +138,7 @@ class _TaskMore(msgspec.Struct, omit_defaults=True):
     payload_seq: int | None = None
     agent: tuple[str, str] | None = None
     checkpoints: int = 0
+    draws: Draws | None = None
 
 
 class _FlowMore(msgspec.Struct, omit_defaults=True):
@@ -152,6 +154,7 @@ class _FlowMore(msgspec.Struct, omit_defaults=True):
 _json = msgspec.json.Encoder()
 _failure = msgspec.json.Decoder(Failure)
 _cron = msgspec.json.Decoder(Cron)
+_draws = msgspec.json.Decoder(Draws)
 _plans = msgspec.json.Decoder(list[StepPlan])
 _counts = msgspec.json.Decoder(list[tuple[int | None, int, int, int, int, int, int]])
 _task_more = msgspec.json.Decoder(_TaskMore)
@@ -206,6 +209,7 @@ def _is_special(task: Task) -> object:
         or task.payload_seq
         or task.agent
         or task.checkpoints
+        or task.draws
     )
 
 
@@ -298,6 +302,7 @@ def schedule_row(schedule: Schedule) -> tuple[object, ...]:
         schedule.next_at,
         schedule.cancel,
         schedule.paused,
+        None if schedule.draws is None else _json.encode(schedule.draws).decode(),
     )
 
 
@@ -305,6 +310,8 @@ def schedule_of(row: Sequence[Any]) -> Schedule:
     """The schedule that `SCHEDULE_COLUMNS` describe."""
     fields = dict(zip(_SCHEDULE_NAMES, row, strict=True))
     error, cron = fields.pop("error"), _cron.decode(fields.pop("cron"))
+    draws = fields.pop("draws")
+    fields["draws"] = None if draws is None else _draws.decode(draws)
     fields["paused"] = bool(fields["paused"])
     return Schedule(**fields, cron=cron, error=None if error is None else _failure.decode(error))
 

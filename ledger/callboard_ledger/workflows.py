@@ -14,6 +14,7 @@ from callboard_broker.wire import Dispatch, Entered, Expanded, Failure, Settled,
 from callboard_ledger.book import Book, element_key
 from callboard_ledger.flow_plan import expand, lay_out
 from callboard_ledger.rows import Flow, FlowStep, Task, remember
+from callboard_ledger.undoing import next_undo
 
 __all__ = [
     "SKIPPED",
@@ -61,12 +62,13 @@ def find_step(book: Book, task_id: str, tenant: str, seq: int, attempt: int = 0)
             id=task_id,
             seq=seq,
             tenant=tenant,
-            capability="" if step is None else step.plan.capability,
+            capability=next_undo(flow) if step is None else step.plan.capability,
             priority=5 if step is None else step.plan.priority,
             generation=flow.generation,
             flow=flow_id,
             step=name,
             idx=idx,
+            draws=None if step is None else step.plan.draws,
         )
     if isinstance(row, Flow) or not row.ended or row.generation >= flow.generation:
         return None
