@@ -55,6 +55,8 @@ class NaiveFold:
             self._flow(str(record.seq), words[2], words[3], body)
         elif words[2] == "epoch":
             self.epoch = record.seq
+        elif len(words) < 4:
+            return
         elif words[3] in ("dispatch", "mailbox"):
             box = words[4] if words[3] == "mailbox" else None
             if body.get("host") == box:
@@ -442,8 +444,12 @@ class NaiveFold:
     def limit(self, key: str) -> dict[str, Any] | None:
         """What holds for a budget; None: nothing limits it."""
         around = ["tenant"] if key.startswith("tenant/") and key.count("/") == 1 else []
-        said = [all_of[name] for name in (*around, key) for all_of in (self.base, self.set)
-                if name in all_of]
+        said = [
+            all_of[name]
+            for name in (*around, key)
+            for all_of in (self.base, self.set)
+            if name in all_of
+        ]
         return _merged(*said) if said else None
 
     def accounts(self) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What attempts hold: a place with a host, from the dispatch that gives it to the event that ends it.
+"""What attempts hold: a place with a host, from the dispatch that gives it until it is returned.
 
 An allocation is made by a dispatch that counts and returned by the outcome or the loss of that very
 attempt, so a task holds at most one. Which host has it the journal may only say at the end: until

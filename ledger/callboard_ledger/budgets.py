@@ -113,8 +113,7 @@ class Budgets:
             if limit is not None:
                 if limit.concurrency is not None and in_use > limit.concurrency:
                     account.exceeded += 1
-                if in_use > account.most:
-                    account.most = in_use
+                account.most = max(account.most, in_use)
         if draws is not None and draws.units:
             for key in keys:
                 _add(accounts[key].reserved, draws.units, 1)
@@ -197,7 +196,7 @@ def _add(total: dict[str, float], amounts: Mapping[str, float], times: int) -> N
     """Sums of fractions do not come out even: what is next to nothing is nothing."""
     for unit, amount in amounts.items():
         found = total.get(unit, 0.0) + times * amount
-        if abs(found) < 1e-9:  # noqa: PLR2004
+        if abs(found) < 1e-9:
             total.pop(unit, None)
         else:
             total[unit] = found

@@ -15,16 +15,13 @@ import msgspec
 from callboard_broker.beats import Beat, decode_beat
 from callboard_broker.errors import BadInput
 from callboard_broker.record import Record
+from callboard_broker.subjects import SHARED_POOL
 
-__all__ = ["ROUTERS", "SILENT_MS", "HostRow", "HostState", "Hosts", "owner_of"]
-
-ROUTERS = "router"
-"""The pool in whose name routers beat: they are no hosts."""
+__all__ = ["SILENT_MS", "HostRow", "HostState", "Hosts", "owner_of"]
 
 SILENT_MS = 20_000
 """A host that was not heard for so long is taken for dead, as its lease has ended."""
 
-_SHARED = "shared"
 _KEPT_MS = 7 * 24 * 3600 * 1000
 _MOST = 10_000
 
@@ -53,7 +50,8 @@ class HostRow(msgspec.Struct, kw_only=True):
 
 
 class Hosts:
-    """rows: by (pool, host). position: the last sequence of BEATS. created: whose position it is.
+    """rows: by (pool, host); routers beat, too, in a pool of their own. position: the last
+    sequence of BEATS. created: whose position it is.
 
     stray: beats that cannot be read, or that claim to be another host's.
     """
@@ -91,6 +89,11 @@ class Hosts:
             self.stray += 1
             return False
         return self._hear(beat, record.seq, record.at_ns // 1_000_000)
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether anything has changed since the last save."""
+        return bool(self._changed)
 
     def changed(self) -> tuple[list[HostRow], list[tuple[str, str]]]:
         """The rows that changed since the last save, and the names of those that are forgotten."""
@@ -139,4 +142,4 @@ class Hosts:
 
 def owner_of(pool: str) -> str:
     """The tenant whose pool it is; empty for the shared one."""
-    return "" if pool == _SHARED else pool
+    return "" if pool == SHARED_POOL else pool

@@ -133,9 +133,21 @@ def load_accounts(database: sqlite3.Connection) -> list[Account]:
 
 def _account_of(row: tuple[Any, ...]) -> Account:
     key, base, changed, limit, in_use, most, exceeded, reserved, used = row
-    limits = [None if text is None else _limit.decode(text) for text in (base, changed, limit)]
-    units = [{} if text is None else _units.decode(text) for text in (reserved, used)]
-    return Account(key, *limits, in_use, most, exceeded, *units)
+    return Account(
+        key,
+        _limit_of(base),
+        _limit_of(changed),
+        _limit_of(limit),
+        in_use,
+        most,
+        exceeded,
+        {} if reserved is None else _units.decode(reserved),
+        {} if used is None else _units.decode(used),
+    )
+
+
+def _limit_of(text: str | None) -> Limit | None:
+    return None if text is None else _limit.decode(text)
 
 
 def load_held(database: sqlite3.Connection) -> list[Allocation]:

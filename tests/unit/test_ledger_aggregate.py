@@ -8,13 +8,11 @@ from typing import Any
 
 import pytest
 
-from callboard_broker.record import Record
 from callboard_broker.rule import DEAD_WINDOW_MS
 from callboard_broker.wire import Failure
 from callboard_ledger.aggregate import Aggregator
 from callboard_ledger.dead import Dead
 from callboard_ledger.rows import Flow, Schedule, Task
-from callboard_ledger.sqlite_store import SqliteStore
 from callboard_ledger.store import Query
 from callboard_ledger.viewing import view
 from callboard_ledger.views import FlowView

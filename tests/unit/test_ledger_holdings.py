@@ -137,7 +137,7 @@ def test_a_lost_attempt_costs_what_it_had_reserved_until_its_outcome_comes_late(
 
 
 def test_a_dispatch_beyond_a_limit_is_counted() -> None:
-    scribe = begun(**{"tenant": Limit(1)})
+    scribe = begun(tenant=Limit(1))
     for _ in range(2):
         scribe.dispatch(scribe.post())
     row = account(scribe, "tenant/acme")
