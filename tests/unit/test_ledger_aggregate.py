@@ -13,7 +13,7 @@ from callboard_broker.wire import Failure
 from callboard_ledger.aggregate import Aggregator
 from callboard_ledger.dead import Dead
 from callboard_ledger.rows import Flow, Schedule, Task
-from callboard_ledger.store import Query
+from callboard_ledger.store import AllocationsQuery, Query
 from callboard_ledger.viewing import view
 from callboard_ledger.views import FlowView
 from tests.folding import fold_with_kills
@@ -447,7 +447,7 @@ def test_a_checkpoint_is_its_attempts_own_and_the_last_one_counts() -> None:
 
 @pytest.mark.parametrize("seed", range(25))
 def test_the_state_does_not_depend_on_when_it_was_saved(seed: int, tmp_path: Path) -> None:
-    journal = random_journal(seed, 1_200)
+    journal = random_journal(seed, 1_200, budgets=True)
     store = fold_with_kills(journal, seed, tmp_path / "ledger.db")
     whole = Aggregator(SUBJECTS)
     for record in journal:
@@ -457,6 +457,10 @@ def test_the_state_does_not_depend_on_when_it_was_saved(seed: int, tmp_path: Pat
     assert {row.id: plain_row(row) for row in found} == {row.id: plain_row(row) for row in rows}
     kept = store.load()
     assert (kept.epoch, kept.void, kept.malformed) == (whole.epoch, whole.void, whole.malformed)
+    allocations = store.allocations(AllocationsQuery(limit=10_000))
+    assert allocations[::-1] == whole.changes().allocations
+    open_accounts = [row for _, row in sorted(whole.accounts.items()) if row.open]
+    assert kept.accounts == open_accounts
     store.close()
 
 
