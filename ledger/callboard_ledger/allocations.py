@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Allocation", "Allocations", "Ending"]
 
+_LATEST_MS = 1 << 53  # a host may say what it likes; a store has 64 bits
+
 Ending = Literal["succeeded", "failed", "lost"]
 
 
@@ -28,7 +30,7 @@ class Allocation(msgspec.Struct, gc=False):
 
     seq: of its dispatch. capability: of the queue that it was dispatched to, as hosts offer it.
     since: when it was dispatched. end_seq, returned_at, ending: None while it is held. started_at,
-    ended_at: by the host's clock, of an attempt that has an outcome.
+    ended_at: by the host's clock, of an attempt that has an outcome, if they can be true.
     """
 
     seq: int
@@ -87,7 +89,8 @@ class Allocations:
         else:
             found.ending = "succeeded" if event.error is None else "failed"
             found.host = event.host
-            found.started_at, found.ended_at = event.started_at, event.ended_at
+            if 0 <= event.started_at <= event.ended_at <= _LATEST_MS:
+                found.started_at, found.ended_at = event.started_at, event.ended_at
         if self._kept and task in self._kept:
             self._kept.discard(task)
             self.changed.append(found)

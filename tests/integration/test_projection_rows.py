@@ -50,7 +50,7 @@ def begun() -> Scribe:
 @pytest.mark.parametrize("seed", range(4))
 async def test_the_tables_equal_the_fold_and_an_independent_one(database: Database, seed: int):
     async with migrated(database) as target:
-        records = random_journal(seed, 3000, resume=False)
+        records = random_journal(seed, 3000, resume=False, budgets=True)
         standing = await deliver(target, records, batch=173)
         assert (standing.parked, standing.position) == (0, len(records))
         await check_projection(target, STREAM, records, SUBJECTS)
