@@ -56,6 +56,7 @@ from callboard_ledger.command_rows import (
     take_answer,
     take_command,
 )
+from callboard_ledger.flow_life import end_flow, enter
 from callboard_ledger.flow_plan import plan
 from callboard_ledger.merges import merge
 from callboard_ledger.reading import Reading, read
@@ -66,9 +67,7 @@ from callboard_ledger.workflows import (
     begin_step,
     continue_attempts,
     count,
-    end_flow,
     end_unentered,
-    enter,
     find_step,
     ready_at,
     skip,

@@ -209,7 +209,7 @@ def _host_row(row: HostRow) -> tuple[object, ...]:
 
 def load_hosts(database: sqlite3.Connection) -> tuple[str, int, list[HostRow]]:
     """When BEATS was made, its last sequence that was read, and every host."""
-    place = database.execute("SELECT created, seq FROM beats").fetchone() or ("", 0)
+    created, position = database.execute("SELECT created, seq FROM beats").fetchone() or ("", 0)
     rows = database.execute(f"SELECT {_HOST} FROM hosts ORDER BY pool, host")  # noqa: S608
     hosts = [
         HostRow(
@@ -223,4 +223,4 @@ def load_hosts(database: sqlite3.Connection) -> tuple[str, int, list[HostRow]]:
         )
         for pool, host, seq, seen_at, since, gone, beat in rows
     ]
-    return (*place, hosts)
+    return created, position, hosts

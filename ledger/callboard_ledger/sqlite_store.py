@@ -15,6 +15,17 @@ from callboard_ledger.budgets import Account
 from callboard_ledger.hosts import Hosts
 from callboard_ledger.performance import HOUR_MS, FailureKey, FailureTally, PerformanceKey, Tally
 from callboard_ledger.rows import Changes, CommandRow, Flow, Merge, Row, Schedule, Task
+from callboard_ledger.sqlite_asked import (
+    COMMAND_COLUMNS,
+    PUT_COMMAND,
+    PUT_SCHEDULE,
+    SCHEDULE_COLUMNS,
+    command_of,
+    command_row,
+    schedule_of,
+    schedule_row,
+)
+from callboard_ledger.sqlite_asked import TABLES as ASKED_TABLES
 from callboard_ledger.sqlite_figures import TABLES as FIGURES_TABLES
 from callboard_ledger.sqlite_figures import add_figures, find_failures, find_figures
 from callboard_ledger.sqlite_holdings import TABLES as HOLDINGS_TABLES
@@ -30,23 +41,15 @@ from callboard_ledger.sqlite_holdings import (
     put_hosts,
 )
 from callboard_ledger.sqlite_rows import (
-    COMMAND_COLUMNS,
     FLOW_COLUMNS,
-    PUT_COMMAND,
     PUT_FLOW,
     PUT_POSITION,
-    PUT_SCHEDULE,
     PUT_TASK,
-    SCHEDULE_COLUMNS,
     SCHEMA,
     TABLES,
     TASK_COLUMNS,
-    command_of,
-    command_row,
     flow_of,
     flow_row,
-    schedule_of,
-    schedule_row,
     task_of,
     task_row,
 )
@@ -70,6 +73,7 @@ _SCHEDULES = f"SELECT {SCHEDULE_COLUMNS} FROM schedules"  # noqa: S608
 _COMMANDS = f"SELECT {COMMAND_COLUMNS} FROM commands"  # noqa: S608
 
 
+_ALL_TABLES = {**TABLES, **ASKED_TABLES, **FIGURES_TABLES, **HOLDINGS_TABLES}
 _LETTERS: tuple[TaskState, ...] = ("failed", "expired")
 
 
@@ -258,7 +262,7 @@ class SqliteStore:
     def clear(self) -> None:
         """Drop every row and the position; also how a store of an older schema is rebuilt."""
         with self._transaction() as database:
-            for table, statements in {**TABLES, **FIGURES_TABLES, **HOLDINGS_TABLES}.items():
+            for table, statements in _ALL_TABLES.items():
                 database.execute(f"DROP TABLE IF EXISTS {table}")
                 for statement in statements.split(";"):
                     database.execute(statement)
