@@ -206,8 +206,8 @@ class AuditSettings(Section):
     """Where each audit checkpoint is also sent, by HTTP POST; null: nowhere."""
 
     checkpoint_seconds: Annotated[float, Field(ge=0.1, le=86_400)]
-    """Seconds between two audit checkpoints while there is something new: what was audited after the
-    last one may be cut off unnoticed."""
+    """Seconds between two audit checkpoints while there is something new: what was audited after
+    the last one may be cut off unnoticed."""
 
     checkpoint_events: Annotated[int, Field(ge=1, le=1_000_000_000)]
     """Events after which an audit checkpoint does not wait for its time."""

@@ -118,8 +118,8 @@ class FailuresQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class AgentsQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The hosts of agents, sorted by pool and name, from `pool/host` `after` on.
 
-    capability: that offer it. at_once: also how many attempts each has run at the same time, of
-    those that the ledger still knows. fresh: answer only when every beat stored by now is read.
+    capability: that offer it. at_once: also how many attempts each has run at the same time, among
+    the last 20,000 of the board. fresh: answer only when every beat stored by now is read.
     """
 
     pool: Word | None = None

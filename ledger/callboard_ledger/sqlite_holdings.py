@@ -75,15 +75,19 @@ _PUT_ACCOUNT = _put("budgets", _ACCOUNT)
 _PUT_HOST = _put("hosts", _HOST)
 
 _OVERLAPS = """
+    WITH recent AS (
+        SELECT pool, host, capability, started_at, ended_at FROM allocations
+            ORDER BY seq DESC LIMIT ?
+    )
     SELECT pool, host, capability, max(held) FROM (
         SELECT pool, host, capability, sum(step) OVER (
             PARTITION BY pool, host, capability ORDER BY at, step
             ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
         ) AS held FROM (
-            SELECT pool, host, capability, started_at AS at, 1 AS step FROM allocations
-                WHERE ended_at > started_at AND since >= ?1
-            UNION ALL SELECT pool, host, capability, ended_at, -1 FROM allocations
-                WHERE ended_at > started_at AND since >= ?1
+            SELECT pool, host, capability, started_at AS at, 1 AS step FROM recent
+                WHERE ended_at > started_at
+            UNION ALL SELECT pool, host, capability, ended_at, -1 FROM recent
+                WHERE ended_at > started_at
         )
     ) GROUP BY pool, host, capability ORDER BY pool, host, capability
 """
@@ -175,9 +179,9 @@ def find_allocations(database: sqlite3.Connection, query: AllocationsQuery) -> l
     return [Allocation(*row) for row in rows]
 
 
-def find_overlaps(database: sqlite3.Connection, since: int) -> list[Overlap]:
-    """How many attempts of one capability each host has ever had at once; see `Overlap`."""
-    return [Overlap(*row) for row in database.execute(_OVERLAPS, (since,))]
+def find_overlaps(database: sqlite3.Connection, most: int) -> list[Overlap]:
+    """See `Store.overlaps`."""
+    return [Overlap(*row) for row in database.execute(_OVERLAPS, (most,))]
 
 
 def drop_old(database: sqlite3.Connection, at_ms: int) -> None:

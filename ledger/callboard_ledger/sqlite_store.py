@@ -53,7 +53,14 @@ from callboard_ledger.sqlite_rows import (
     task_of,
     task_row,
 )
-from callboard_ledger.store import AllocationsQuery, FailuresQuery, FiguresQuery, Overlap, Query
+from callboard_ledger.store import (
+    MOST_COMPARED,
+    AllocationsQuery,
+    FailuresQuery,
+    FiguresQuery,
+    Overlap,
+    Query,
+)
 
 __all__ = ["SqliteStore"]
 
@@ -242,9 +249,9 @@ class SqliteStore:
         """The allocations that `query` asks for, the newest first."""
         return find_allocations(self._database, query)
 
-    def overlaps(self, since: int = 0) -> list[Overlap]:
-        """How many attempts each host has had at once, of those dispatched at `since` or later."""
-        return find_overlaps(self._database, since)
+    def overlaps(self, most: int = MOST_COMPARED) -> list[Overlap]:
+        """How many attempts each host has had at once, among the last `most` dispatches."""
+        return find_overlaps(self._database, most)
 
     def accounts(self) -> list[Account]:
         """Every budget, by its key."""

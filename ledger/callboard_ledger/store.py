@@ -18,7 +18,18 @@ from callboard_ledger.hosts import Hosts
 from callboard_ledger.performance import FailureKey, FailureTally, PerformanceKey, Tally
 from callboard_ledger.rows import Changes, CommandRow, Flow, Merge, Schedule, Task
 
-__all__ = ["AllocationsQuery", "FailuresQuery", "FiguresQuery", "Overlap", "Query", "Store"]
+__all__ = [
+    "MOST_COMPARED",
+    "AllocationsQuery",
+    "FailuresQuery",
+    "FiguresQuery",
+    "Overlap",
+    "Query",
+    "Store",
+]
+
+MOST_COMPARED = 20_000
+"""Allocations that one question about overlaps looks at: the ledger waits for the answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,8 +154,8 @@ class Store(Protocol):
         """The allocations that `query` asks for, the newest first."""
         ...
 
-    def overlaps(self, since: int = 0) -> list[Overlap]:
-        """How many attempts each host has had at once, of those dispatched at `since` or later."""
+    def overlaps(self, most: int = MOST_COMPARED) -> list[Overlap]:
+        """How many attempts each host has had at once, among the last `most` dispatches."""
         ...
 
     def accounts(self) -> list[Account]:

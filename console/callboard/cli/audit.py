@@ -52,8 +52,8 @@ ArchiveOption = Annotated[
     "callboard audit verify --checkpoint /backup/checkpoints --key /backup/audit.pub --json\n\n"
     "callboard audit verify events.jsonl --key 'callboard/cb/1f2e3d4c+...'\n\n"
     "Exit code 1: something was altered, deleted, reordered, inserted or cut off. Without an "
-    "audit checkpoint that was kept outside the server nobody can tell that the end of the audit log "
-    "was cut off."
+    "audit checkpoint that was kept outside the server nobody can tell that the end of the audit "
+    "log was cut off."
 )
 def verify(
     *,

@@ -299,8 +299,8 @@ def _export_facts(report: ExportReport) -> dict[str, object]:
         facts["purged"] = f"{report.absent} events are here as hashes only"
     if report.uncompared:
         facts["not compared"] = (
-            f"{len(report.uncompared)} audit checkpoints end inside what was not chosen: export with "
-            "--checkpoint FILE"
+            f"{len(report.uncompared)} audit checkpoints end inside what was not chosen: export "
+            "with --checkpoint FILE"
         )
     return facts
 
