@@ -329,11 +329,9 @@ class _Story:
         keys += ["tenant/globex/review.python", "key/provider:openai"]
         some = {key: _limit(purse) for key in purse.sample(keys, purse.randrange(4))}
         base = {key: _limit(purse) for key in purse.sample(keys, 4)}
-        event = Budget(
-            self.scribe.epoch if purse.random() < 0.9 else 1,
-            base if purse.random() < 0.2 else None,
-            {key: limit if purse.random() < 0.7 else None for key, limit in some.items()},
-        )
+        epoch = self.scribe.epoch if purse.random() < 0.9 else 1
+        changed = {key: limit if purse.random() < 0.7 else None for key, limit in some.items()}
+        event = Budget(epoch, base if purse.random() < 0.2 else None, changed)
         self.scribe.write(SUBJECTS.run("all", "budget", 0), event)
 
     def _checkpoint(self) -> None:

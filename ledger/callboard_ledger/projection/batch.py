@@ -22,7 +22,9 @@ from callboard_ledger.projection.holdings import (
     account_document,
     allocation_document,
     failure_document,
+    failures_of,
     figure_document,
+    figures_of,
 )
 from callboard_ledger.reading import Reading
 from callboard_ledger.rows import Changes, Merge, Row
@@ -178,9 +180,9 @@ def holdings_of(changes: Changes) -> Iterable[Item]:
         yield Item("attempt", row.seq, row.task, allocation_document(row))
     for account in changes.accounts:
         yield Item("budget", 0, account.key, account_document(account))
-    for key, tally in changes.performance.by_key.items():
+    for key, tally in figures_of(changes.performance).items():
         yield Item("performance", 0, "/".join(map(str, key)), figure_document(key, tally))
-    for kind, failure in changes.performance.failures.items():
+    for kind, failure in failures_of(changes.performance).items():
         yield Item("failure", 0, "/".join(kind)[:_SHOWN], failure_document(kind, failure))
 
 

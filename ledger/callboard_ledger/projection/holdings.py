@@ -1,10 +1,12 @@
 """Allocations, budgets and figures as rows of a projection, and back.
 
-A figure is a sum: it is added to what is stored, in the transaction that moves the position.
+A figure is a sum: it is added to what is stored, in the transaction that moves the position. A
+database refuses a batch that names one row twice, so keys that are the same without NUL are one.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -13,7 +15,13 @@ from msgspec import structs
 
 from callboard_ledger.allocations import Allocation
 from callboard_ledger.budgets import Account
-from callboard_ledger.performance import FailureKey, FailureTally, PerformanceKey, Tally
+from callboard_ledger.performance import (
+    FailureKey,
+    FailureTally,
+    Performance,
+    PerformanceKey,
+    Tally,
+)
 from callboard_ledger.projection.documents import without_nul
 
 __all__ = [
@@ -23,8 +31,10 @@ __all__ = [
     "allocation_of",
     "failure_document",
     "failure_of",
+    "failures_of",
     "figure_document",
     "figure_of",
+    "figures_of",
 ]
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -70,6 +80,36 @@ def failure_document(key: FailureKey, tally: FailureTally) -> bytes:
 def failure_of(columns: Mapping[str, Any]) -> tuple[FailureKey, FailureTally]:
     key = FailureKey(*(columns[name] for name in FailureKey._fields))
     return key, _struct(columns, FailureTally)
+
+
+def figures_of(added: Performance) -> dict[PerformanceKey, Tally]:
+    """What is added to the performance, with names as a database can have them."""
+    found: dict[PerformanceKey, Tally] = {}
+    for key, tally in added.by_key.items():
+        named = PerformanceKey(key.hour, *map(_name, key[1:]))
+        if named in found:
+            (both := copy.deepcopy(found[named])).add(tally)
+            found[named] = both
+        else:
+            found[named] = tally
+    return found
+
+
+def failures_of(added: Performance) -> dict[FailureKey, FailureTally]:
+    """What is added to kinds of failures, likewise."""
+    found: dict[FailureKey, FailureTally] = {}
+    for key, tally in added.failures.items():
+        named = FailureKey(*map(_name, key))
+        if named in found:
+            (both := copy.deepcopy(found[named])).add(tally)
+            found[named] = both
+        else:
+            found[named] = tally
+    return found
+
+
+def _name(text: str) -> str:
+    return text.replace("\0", "") if "\0" in text else text
 
 
 def _present(fields: Iterable[tuple[str, Any]]) -> bytes:
