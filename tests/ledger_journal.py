@@ -30,6 +30,7 @@ from callboard_broker.wire import (
     Parent,
     Post,
     Quarantined,
+    Quota,
     Ref,
     Retrying,
     Settled,
@@ -53,11 +54,16 @@ class Scribe:
     def __init__(self) -> None:
         self.records: list[Record] = []
         self.epoch = 0
+        self._start_ms = _START_MS
+
+    def skip_ms(self, ms: int) -> None:
+        """Nothing is written for so long."""
+        self._start_ms += ms
 
     def write(self, subject: str, message: object, headers: bytes = b"") -> int:
         data = message if isinstance(message, bytes) else encode(message)
         seq = len(self.records) + 1
-        at_ns = (_START_MS + seq) * 1_000_000 + 17
+        at_ns = (self._start_ms + seq) * 1_000_000 + 17
         self.records.append(Record(seq, at_ns, subject, headers, data))
         return seq
 
@@ -78,8 +84,8 @@ class Scribe:
         command = Command(task, **fields)  # type: ignore[arg-type]
         return str(self.write(SUBJECTS.flow(tenant, verb), command))
 
-    def schedule(self, tenant: str = "acme") -> str:
-        return self.post(tenant, cron=Cron("*/5 * * * *"))
+    def schedule(self, tenant: str = "acme", **terms: object) -> str:
+        return self.post(tenant, cron=Cron("*/5 * * * *"), **terms)
 
     def spawn(self, parent: str, attempt: int = 1, *, tenant: str = "acme") -> str:
         return self.post(tenant, parent=Parent(parent, attempt, f"s{attempt}"))
@@ -112,11 +118,12 @@ class Scribe:
         secret: str | None = None,
         error: Failure | None = None,
         used: dict[str, float] | None = None,
+        times: tuple[int, int] = (1, 2),
     ) -> int:
         result = msgspec.UNSET if error is not None else msgspec.Raw(b'{"ok":true}')
         secret = secret or f"s{attempt}"
         outcome = Outcome(
-            task, attempt, secret, "host-1", 1, 2, result=result, error=error, used=used or {}
+            task, attempt, secret, "host-1", *times, result=result, error=error, used=used or {}
         )
         return self.write(SUBJECTS.run(tenant, "outcome", 7), outcome)
 
@@ -232,13 +239,22 @@ def nested() -> list[Step]:
 
 
 def random_journal(
-    seed: int, length: int, *, resume: bool = True, checkpoints: bool = False
+    seed: int,
+    length: int,
+    *,
+    resume: bool = True,
+    checkpoints: bool = False,
+    budgets: bool = False,
 ) -> list[Record]:
     """About `length` events: many of them as they should be, the others somehow wrong.
 
-    resume: whether workflows are resumed, too. checkpoints: whether attempts leave some.
+    resume: whether workflows are resumed, too. checkpoints: whether attempts leave some. budgets:
+    whether tasks draw on more than their tenant's, and budgets of all kinds are set.
     """
-    return _Story(seed, resume=resume, checkpoints=checkpoints).tell(length)
+    story = _Story(seed, resume=resume, checkpoints=checkpoints)
+    if budgets:
+        story.purse = random.Random(seed)
+    return story.tell(length)
 
 
 class _Story:
@@ -248,6 +264,7 @@ class _Story:
         self.rng = random.Random(seed)
         self.resume = resume
         self.checkpoints = checkpoints
+        self.purse: random.Random | None = None
         self.scribe = Scribe()
         self.ids: list[tuple[str, str]] = [("acme", "999999")]
         self.flows: list[tuple[str, str]] = []
@@ -261,6 +278,8 @@ class _Story:
         while len(self.scribe.records) < length:
             if self.checkpoints and self.rng.random() < 0.3:
                 self._checkpoint()
+            if self.purse is not None and self.purse.random() < 0.1:
+                self._budget(self.purse)
             if self.rng.random() < 0.5:
                 self._go_on()
             else:
@@ -297,6 +316,24 @@ class _Story:
             state = "waiting"
         self.lives[task] = (owner, state)
 
+    def _terms(self) -> dict[str, Any]:
+        """On what a task draws beyond its tenant's and its capability's budgets."""
+        if self.purse is None or self.purse.random() < 0.4:
+            return {}
+        names = self.purse.sample(["provider:openai", "gpu", "disk"], self.purse.randrange(3))
+        units = {"tokens": float(self.purse.randrange(1, 50))}
+        return {"budgets": names, "units": units if self.purse.random() < 0.7 else {}}
+
+    def _budget(self, purse: random.Random) -> None:
+        keys = ["global", "tenant", "tenant/acme", "capability/builder", "key/gpu"]
+        keys += ["tenant/globex/review.python", "key/provider:openai"]
+        some = {key: _limit(purse) for key in purse.sample(keys, purse.randrange(4))}
+        base = {key: _limit(purse) for key in purse.sample(keys, 4)}
+        epoch = self.scribe.epoch if purse.random() < 0.9 else 1
+        changed = {key: limit if purse.random() < 0.7 else None for key, limit in some.items()}
+        event = Budget(epoch, base if purse.random() < 0.2 else None, changed)
+        self.scribe.write(SUBJECTS.run("all", "budget", 0), event)
+
     def _checkpoint(self) -> None:
         """Of an attempt that may run; or it is a repeat, a forgery, or another tenant's."""
         rng = self.rng
@@ -313,11 +350,16 @@ class _Story:
         owner, task = rng.choice(ids[-12:] if rng.random() < 0.8 else ids)
         if kind < 4:
             delay = rng.choice((None, None, 3.0))
-            ids.append((tenant, scribe.post(tenant, priority=rng.randrange(10), delay=delay)))
+            terms = self._terms()
+            posted = scribe.post(tenant, priority=rng.randrange(10), delay=delay, **terms)
+            ids.append((tenant, posted))
         elif kind < 7:
             self._command(owner, task)
         elif kind == 7:
-            flow = scribe.flow(*rng.choice((fan_out, nested))(), tenant=tenant)
+            steps = rng.choice((fan_out, nested))()
+            if self.purse is not None:
+                steps = [_priced(step, self._terms()) for step in steps]
+            flow = scribe.flow(*steps, tenant=tenant)
             self.flows.append((tenant, flow))
             ids += [(tenant, flow), (tenant, f"{flow}.plan.0")]
         elif kind == 8 and self.flows:
@@ -396,7 +438,7 @@ class _Story:
 
     def _schedule(self, tenant: str) -> None:
         if not self.schedules or self.rng.random() < 0.2:
-            schedule = self.scribe.schedule(tenant)
+            schedule = self.scribe.schedule(tenant, **self._terms())
             self.schedules.append((tenant, schedule))
             self.ids.append((tenant, schedule))
             return
@@ -404,6 +446,15 @@ class _Story:
         number = self.rng.randrange(1, 5)
         self.scribe.fired(schedule, number, tenant=owner)
         self.ids.append((owner, f"{schedule}.cron.{number}"))
+
+
+def _priced(step: Step, terms: dict[str, Any]) -> Step:
+    return msgspec.structs.replace(step, **terms) if step.capability else step
+
+
+def _limit(purse: random.Random) -> Limit:
+    units = {"tokens": Quota(100.0, 60.0)} if purse.random() < 0.5 else {}
+    return Limit(purse.choice((None, 1, 2, 50)), purse.choice((None, 3.0)), units=units)
 
 
 def _write_notice(scribe: Scribe, rng: random.Random, epoch: int) -> None:

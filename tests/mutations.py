@@ -66,7 +66,7 @@ MUTATIONS = [
         ("amount - reserved.get(unit, 0.0)", "amount"),
         ("max(0.0, meter.drawn + amount)", "meter.drawn + abs(amount)"),
         ("if self._metered:\n            self._draw(need, at_ms)", "if False:\n            pass"),
-        ("_over(self.changed.get(name), self.base.get(name))", "self.base.get(name) or Limit()"),
+        ("over(self.changed.get(name), self.base.get(name))", "self.base.get(name) or Limit()"),
         ("held = _over(limit, default)", "held = limit"),
         ("self.changed.pop(key, None)", "pass"),
         ("yield key, RATE, 1.0", "yield key, RATE, 0.5"),

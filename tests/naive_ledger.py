@@ -37,6 +37,10 @@ class NaiveFold:
         self.commands: dict[str, dict[str, Any]] = {}
         self.merges: set[int] = set()
         self._voids: dict[int, dict[int, str]] = {}
+        self.allocations: dict[int, dict[str, Any]] = {}
+        self.base: dict[str, Any] = {}
+        self.set: dict[str, dict[str, Any]] = {}
+        self.used: dict[str, dict[str, float]] = {}
 
     def apply(self, record: Record) -> None:
         words = record.subject.split(".")
@@ -51,10 +55,18 @@ class NaiveFold:
             self._flow(str(record.seq), words[2], words[3], body)
         elif words[2] == "epoch":
             self.epoch = record.seq
+        elif len(words) < 4:
+            return
         elif words[3] in ("dispatch", "mailbox"):
             box = words[4] if words[3] == "mailbox" else None
             if body.get("host") == box:
+                before = self._attempt(body)
                 self._event("dispatch", words[2], record.seq, body)
+                if self._attempt(body) != before:
+                    self._hold(record, words, body)
+        elif words[3] == "budget":
+            if body["epoch"] == self.epoch:
+                self._budget(body)
         elif body and body.get("kind") == words[3] and len(words[-1]) < 4:
             self._event(words[3], words[2], record.seq, body)
 
@@ -64,6 +76,8 @@ class NaiveFold:
         name = str(record.seq)
         good = isinstance(body, dict) and body.get("priority", 5) <= 9
         task = self._new(tenant, capability, failed=not good)
+        if good:
+            task["draws"] = (tuple(body.get("budgets", ())), body.get("units", {}))
         parent = body.get("parent") if good else None
         if parent is not None:
             found = self.tasks.get(parent["task"])
@@ -79,6 +93,7 @@ class NaiveFold:
                 task["parent"] = parent["task"]
         if good and "cron" in body:
             self.schedules[name] = {"tenant": tenant, "state": "waiting", "number": 0}
+            self.schedules[name]["draws"] = task["draws"]
         else:
             self.tasks[name] = task
 
@@ -88,8 +103,12 @@ class NaiveFold:
             target = body["id"] if known else ""
             self.commands[name] = {"tenant": tenant, "verb": verb, "target": target}
             return
-        ids = [step["id"] for step in body["steps"]] if body and "steps" in body else []
-        self.flows[name] = self._layout(tenant, ids if "plan" in ids else [])
+        steps = body["steps"] if body and "steps" in body else []
+        ids = [step["id"] for step in steps]
+        flow = self.flows[name] = self._layout(tenant, ids if "plan" in ids else [])
+        flow["draws"] = {
+            step["id"]: (tuple(step.get("budgets", ())), step.get("units", {})) for step in steps
+        }
 
     def _layout(self, tenant: str, ids: list[str]) -> dict[str, Any]:
         totals = {name: None if name in ("build", "check") else 1 for name in ids}
@@ -118,6 +137,7 @@ class NaiveFold:
             "parent": None,
             "used": 0.0,
             "checkpoints": 0,
+            "draws": ((), {}),
         }
 
     # -- what the router and the hosts say
@@ -235,6 +255,7 @@ class NaiveFold:
             if not current:
                 return False
             self._void(task)[body["attempt"]] = task["secret"]
+            self._returned(body["task"], seq, body, "lost")
             task |= {"secret": "", "state": "waiting", "host": body.get("host")}
             task["lost" if body.get("started", True) else "unstarted"] += 1
         elif kind == "retrying":
@@ -271,8 +292,13 @@ class NaiveFold:
             if spent and task["state"] in LIVE and void.get(body["attempt"]) == body["secret"]:
                 del void[body["attempt"]]
                 task["used"] += used
+                reserved = task["draws"][1]
+                if reserved:
+                    late = {unit: n - reserved.get(unit, 0.0) for unit, n in spent.items()}
+                    self._spend(task, late)
             return False
         error = "error" in body
+        self._returned(body["task"], seq, body, "failed" if error else "succeeded")
         task |= {"secret": "", "host": body["host"], "failed": error}
         task |= {"state": "waiting" if error else "succeeded", "end_seq": None if error else seq}
         task["used"] += used
@@ -343,6 +369,7 @@ class NaiveFold:
             if body["number"] > row["number"]:
                 row["number"] = body["number"]
                 made = self._new(row["tenant"], "review.python")
+                made["draws"] = row["draws"]
                 self.tasks[f"{body['task']}.cron.{row['number']}"] = made
         elif kind == "merged" and live and row["number"] == 0:
             del self.schedules[body["task"]]
@@ -358,4 +385,95 @@ class NaiveFold:
             return None
         if step == "undo":
             return self._new(tenant, "")
-        return self._new(tenant, CAPABILITIES[step]) if step in home["steps"] else None
+        if step not in home["steps"]:
+            return None
+        made = self._new(tenant, CAPABILITIES[step])
+        made["draws"] = home.get("draws", {}).get(step, ((), {}))
+        return made
+
+    # -- what attempts hold, and what they take of budgets
+
+    def _attempt(self, body: dict[str, Any]) -> tuple[int | None, str | None]:
+        task = self.tasks.get(body["task"], {})
+        return task.get("dispatch_seq"), task.get("state")
+
+    def _hold(self, record: Record, words: list[str], body: dict[str, Any]) -> None:
+        boxed = words[3] == "mailbox"
+        self.allocations[record.seq] = {
+            "task": body["task"],
+            "attempt": body["attempt"],
+            "tenant": words[2],
+            "pool": body["pool"] if boxed else words[4],
+            "capability": body["capability"] if boxed else ".".join(words[5:]),
+            "since": record.at_ns // 1_000_000,
+            "host": body.get("host"),
+            "end_seq": None,
+            "ending": None,
+        }
+
+    def _returned(self, name: str, seq: int, body: dict[str, Any], ending: str) -> None:
+        task = self.tasks[name]
+        row = self.allocations[task["dispatch_seq"]]
+        row |= {"end_seq": seq, "ending": ending, "host": body.get("host") or row["host"]}
+        self._spend(task, task["draws"][1] | body.get("used", {}))
+
+    def _spend(self, task: dict[str, Any], amounts: dict[str, float]) -> None:
+        for key in self._keys(task):
+            if self.limit(key) is not None:
+                used = self.used.setdefault(key, {})
+                for unit, amount in amounts.items():
+                    used[unit] = used.get(unit, 0.0) + amount
+
+    def _keys(self, task: dict[str, Any]) -> list[str]:
+        tenant, capability = task["tenant"], task["capability"]
+        keys = ["global", f"tenant/{tenant}", f"capability/{capability}"]
+        return [*keys, f"tenant/{tenant}/{capability}", *(f"key/{n}" for n in task["draws"][0])]
+
+    def _budget(self, body: dict[str, Any]) -> None:
+        if "base" in body:
+            self.base = body["base"]
+        for key, limit in body.get("changed", {}).items():
+            if limit is None:
+                self.set.pop(key, None)
+            else:
+                self.set[key] = _merged(self.set.get(key), limit)
+        for key in [*self.used]:
+            if self.limit(key) is None:
+                del self.used[key]
+
+    def limit(self, key: str) -> dict[str, Any] | None:
+        """What holds for a budget; None: nothing limits it."""
+        around = ["tenant"] if key.startswith("tenant/") and key.count("/") == 1 else []
+        said = [
+            all_of[name]
+            for name in (*around, key)
+            for all_of in (self.base, self.set)
+            if name in all_of
+        ]
+        return _merged(*said) if said else None
+
+    def accounts(self) -> dict[str, dict[str, Any]]:
+        """Every budget that is limited or in use, worked out from what runs."""
+        found: dict[str, dict[str, Any]] = {}
+        running = [task for task in self.tasks.values() if task["state"] == "running"]
+        keys = {key for task in running for key in self._keys(task)}
+        for key in keys | self.base.keys() | self.set.keys() | self.used.keys():
+            mine = [task for task in running if key in self._keys(task)]
+            reserved: dict[str, float] = {}
+            for task in mine:
+                for unit, amount in task["draws"][1].items():
+                    reserved[unit] = reserved.get(unit, 0.0) + amount
+            used = {unit: amount for unit, amount in self.used.get(key, {}).items() if amount}
+            row = {"limit": self.limit(key), "in_use": len(mine)}
+            found[key] = row | {"reserved": reserved, "used": used}
+        return found
+
+
+def _merged(*limits: dict[str, Any] | None) -> dict[str, Any]:
+    """The later ones come first, field by field."""
+    found: dict[str, Any] = {"units": {}}
+    for limit in limits:
+        if limit is not None:
+            units = found["units"] | limit.get("units", {})
+            found = found | limit | {"units": units}
+    return found

@@ -154,6 +154,27 @@ async def check_projection(
     again.restore(loaded)
     live = {name for name, row in whole.tasks.items() if not row.ended}
     assert {name for name, row in again.tasks.items() if not row.ended} == live
+    assert again.held == whole.held
+    assert again.accounts == {key: row for key, row in whole.accounts.items() if row.open}
+    await _check_holdings(reader, whole, naive)
+
+
+async def _check_holdings(reader: TargetReader, whole: Aggregator, naive: NaiveFold) -> None:
+    """What attempts hold, budgets and figures, likewise."""
+    changes = whole.changes()
+    allocations = [row async for row in reader.allocations()]
+    assert allocations == changes.allocations
+    assert {row.seq: row.ending for row in allocations} == {
+        seq: row["ending"] for seq, row in naive.allocations.items()
+    }
+    accounts = {row.key: (row.in_use, row.reserved, row.used) for row in await reader.accounts()}
+    assert accounts == {
+        key: (row["in_use"], row["reserved"], row["used"]) for key, row in naive.accounts().items()
+    }
+    figures = {key: tally async for key, tally in reader.figures()}
+    assert figures == changes.performance.by_key
+    failures = {key: tally async for key, tally in reader.failures()}
+    assert failures == changes.performance.failures
 
 
 def plain(row: Row) -> dict[str, Any]:

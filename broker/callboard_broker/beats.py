@@ -13,7 +13,10 @@ from msgspec import Meta
 from callboard_broker.decoding import decode_foreign
 from callboard_broker.posts import SCHEMA, Version, Word
 
-__all__ = ["Beat", "Offer", "decode_beat"]
+__all__ = ["ROUTERS", "Beat", "Offer", "decode_beat"]
+
+ROUTERS = "router"
+"""The pool in whose name routers beat."""
 
 _DEPTH = 8
 

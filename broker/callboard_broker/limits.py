@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from callboard_broker.posts import Amount, Seconds, Unit
 
-__all__ = ["Limit", "Quota"]
+__all__ = ["Limit", "Quota", "over"]
 
 
 class Quota(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -37,3 +37,15 @@ class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     weight: Annotated[float, Meta(gt=0, le=1000)] | None = None
     guaranteed: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
     waiting: Annotated[int, Meta(ge=0, le=100_000_000)] | None = None
+
+
+def over(first: Limit | None, second: Limit | None) -> Limit:
+    """What `first` says, and where it says nothing, what `second` says; units one by one."""
+    if first is None or second is None:
+        return first or second or Limit()
+    said = {
+        name: value
+        for name in Limit.__struct_fields__
+        if name != "units" and (value := getattr(first, name)) is not None
+    }
+    return msgspec.structs.replace(second, units={**second.units, **first.units}, **said)

@@ -2,7 +2,8 @@
 
 A key's id is the first four bytes of SHA-256(name, newline, 0x01, public key). In text a public key
 is `<name>+<id in hex>+<base64 of 0x01 and 32 bytes>`, a private one the same behind
-`PRIVATE+KEY+`: the format of Go's `sumdb/note`, so that other tools read it, too.
+`PRIVATE+KEY+`: the format of Go's `sumdb/note`, so that other tools read it, too. The curve is
+libsodium's, by its plain bindings: they take a megabyte, and a host must stay small.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import base64
 import binascii
 import hashlib
 import os
+import secrets
 from pathlib import Path
 from typing import Self
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from nacl.bindings import crypto_sign, crypto_sign_open, crypto_sign_seed_keypair
+from nacl.exceptions import BadSignatureError
 
 from callboard_broker.errors import BadInput
 
@@ -24,6 +26,8 @@ __all__ = ["PublicKey", "SigningKey"]
 _ED25519 = b"\x01"
 _PRIVATE = "PRIVATE+KEY+"
 _LONGEST = 1_000
+_KEY_BYTES = 32
+_SIGNATURE_BYTES = 64
 
 
 class PublicKey:
@@ -32,10 +36,8 @@ class PublicKey:
     def __init__(self, name: str, raw: bytes) -> None:
         self.name = _checked(name)
         self.raw = raw
-        try:
-            self._key = Ed25519PublicKey.from_public_bytes(raw)
-        except ValueError as error:
-            raise BadInput("key", f"not a public key: {error}") from error
+        if len(raw) != _KEY_BYTES:
+            raise BadInput("key", f"not a public key: {len(raw)} bytes instead of {_KEY_BYTES}")
         self.id = _key_id(name, raw)
 
     @classmethod
@@ -57,9 +59,11 @@ class PublicKey:
 
     def verifies(self, signature: bytes, data: bytes) -> bool:
         """Whether `signature` (64 bytes) is this key's, of `data`."""
+        if len(signature) != _SIGNATURE_BYTES:
+            return False
         try:
-            self._key.verify(signature, data)
-        except InvalidSignature:
+            crypto_sign_open(signature + data, self.raw)
+        except BadSignatureError:
             return False
         return True
 
@@ -68,19 +72,20 @@ class PublicKey:
 
 
 class SigningKey:
-    """A private key. public: what its signatures are checked with."""
+    """A private key. public: what its signatures are checked with. seed: 32 bytes."""
 
-    def __init__(self, name: str, key: Ed25519PrivateKey) -> None:
-        self.public = PublicKey(name, key.public_key().public_bytes_raw())
-        self._key = key
+    def __init__(self, name: str, seed: bytes) -> None:
+        raw, self._key = crypto_sign_seed_keypair(seed)
+        self.public = PublicKey(name, raw)
+        self._seed = seed
 
     @classmethod
     def new(cls, name: str) -> Self:
         """A new key. name: ends in `/` to be followed by eight hex digits of the key itself."""
-        key = Ed25519PrivateKey.generate()
+        made = cls(name, secrets.token_bytes(_KEY_BYTES))
         if name.endswith("/"):
-            name += hashlib.sha256(key.public_key().public_bytes_raw()).hexdigest()[:8]
-        return cls(name, key)
+            return cls(name + hashlib.sha256(made.public.raw).hexdigest()[:8], made._seed)
+        return made
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -94,7 +99,7 @@ class SigningKey:
         if not text.startswith(_PRIVATE):
             raise BadInput("key", f"{path} holds no private key; one begins with {_PRIVATE}")
         name, seed = _parse(text.removeprefix(_PRIVATE), "private")
-        found = cls(name, Ed25519PrivateKey.from_private_bytes(seed))
+        found = cls(name, seed)
         if text.removeprefix(_PRIVATE).split("+")[1] != found.public.id.hex():
             raise BadInput("key", f"{path} is damaged: its id is not that of its key")
         return found
@@ -125,15 +130,15 @@ class SigningKey:
 
     def named(self, name: str) -> SigningKey:
         """The same key under another name."""
-        return SigningKey(name, self._key)
+        return SigningKey(name, self._seed)
 
     def text(self) -> str:
         """The private key as its file holds it."""
-        return _PRIVATE + _text(self.public.name, self.public.id, self._key.private_bytes_raw())
+        return _PRIVATE + _text(self.public.name, self.public.id, self._seed)
 
     def sign(self, data: bytes) -> bytes:
         """64 bytes."""
-        return self._key.sign(data)
+        return crypto_sign(data, self._key)[:_SIGNATURE_BYTES]
 
 
 def _text(name: str, key_id: bytes, raw: bytes) -> str:

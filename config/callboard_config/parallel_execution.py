@@ -199,18 +199,18 @@ class AuditSettings(Section):
     made at the first start, readable by its owner only."""
 
     checkpoints: StorePath
-    """File that signed checkpoints are appended to; null: `checkpoints` in the ledger's directory.
+    """File that audit checkpoints are appended to; null: `checkpoints` in the ledger's directory.
     On another disk or machine it also shows what whoever has the ledger's disk did."""
 
     checkpoint_url: Annotated[str, Field(pattern=r"^https?://", max_length=2000)] | None
-    """Where each checkpoint is also sent, by HTTP POST; null: nowhere."""
+    """Where each audit checkpoint is also sent, by HTTP POST; null: nowhere."""
 
     checkpoint_seconds: Annotated[float, Field(ge=0.1, le=86_400)]
-    """Seconds between two checkpoints while there is something new: what was audited after the
-    last one may be cut off unnoticed."""
+    """Seconds between two audit checkpoints while there is something new: what was audited after
+    the last one may be cut off unnoticed."""
 
     checkpoint_events: Annotated[int, Field(ge=1, le=1_000_000_000)]
-    """Events after which a checkpoint does not wait for its time."""
+    """Events after which an audit checkpoint does not wait for its time."""
 
     archive: StorePath
     """Folder of the compressed segments that are written before the journal's old end is purged;

@@ -1,4 +1,7 @@
-"""Who is there: the last beat of every host and router, read from the BEATS stream."""
+"""Who is there: the last beat of every host and router, read from the BEATS stream.
+
+By the same fold as the ledger's: this is the live truth of it, also while no ledger runs.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,14 @@ import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from callboard_broker.beats import ROUTERS
 from callboard_broker.connection import Connection
 from callboard_broker.errors import BadInput
 from callboard_broker.reader import Reader
 from callboard_broker.record import Record
 from callboard_broker.streams import Topology, last_sequence
 from callboard_broker.wire import Beat, decode_beat
-from callboard_router.engine import ROUTERS
+from callboard_ledger.hosts import Hosts
 
 __all__ = ["Census", "Seen", "hosts_there", "take_census"]
 
@@ -37,24 +41,24 @@ async def take_census(
     connection: Connection, topology: Topology, *, within: float = 20.0
 ) -> Census:
     """Read the beats that are younger than `within` seconds. Raises `StreamMissing`."""
-    beats: dict[tuple[str, str], Seen] = {}
+    hosts = Hosts(topology.subjects.prefix)
     last, now_ms = await last_sequence(connection, topology.beats)
 
     def hear(records: list[Record]) -> None:
         for record in records:
-            try:
-                beat = decode_beat(record.data)
-            except BadInput:
-                continue  # a beat that nobody can read is nobody's
-            age = max(0.0, now_ms - record.at_ns / 1e6) / 1000
-            beats[beat.pool, beat.host] = Seen(beat=beat, age=age)
+            hosts.apply(record)
 
     async with Reader(connection, topology.beats, start=1, callback=hear) as reader:
         await reader.reached(last)
-    alive = [seen for _, seen in sorted(beats.items()) if not seen.beat.gone and seen.age <= within]
+    seen = [
+        Seen(beat=row.beat, age=max(0, now_ms - row.seen_at) / 1000)
+        for _, row in sorted(hosts.rows.items())
+        if not row.gone
+    ]
+    alive = [found for found in seen if found.age <= within]
     return Census(
-        hosts=[seen for seen in alive if seen.beat.pool != ROUTERS],
-        routers=[seen for seen in alive if seen.beat.pool == ROUTERS],
+        hosts=[found for found in alive if found.beat.pool != ROUTERS],
+        routers=[found for found in alive if found.beat.pool == ROUTERS],
     )
 
 

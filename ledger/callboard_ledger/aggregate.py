@@ -46,7 +46,9 @@ from callboard_broker.wire import (
     Settled,
     Skipped,
 )
+from callboard_ledger.allocations import Allocation
 from callboard_ledger.book import Book
+from callboard_ledger.budgets import Account, draws_of
 from callboard_ledger.command_rows import (
     carry_out,
     live_flow,
@@ -54,6 +56,7 @@ from callboard_ledger.command_rows import (
     take_answer,
     take_command,
 )
+from callboard_ledger.flow_life import end_flow, enter
 from callboard_ledger.flow_plan import plan
 from callboard_ledger.merges import merge
 from callboard_ledger.reading import Reading, read
@@ -64,9 +67,7 @@ from callboard_ledger.workflows import (
     begin_step,
     continue_attempts,
     count,
-    end_flow,
     end_unentered,
-    enter,
     find_step,
     ready_at,
     skip,
@@ -111,8 +112,8 @@ class Aggregator:
             "skipped": self._skipped,
             "fired": self._fired,
             "halted": self._halted,
-            "budget": self._notice,
-            "quarantined": self._notice,
+            "budget": self._budget,
+            "quarantined": self._quarantined,
         }
 
     @property
@@ -129,6 +130,16 @@ class Aggregator:
     def schedules(self) -> dict[str, Schedule]:
         """Schedules, likewise."""
         return self._book.schedules
+
+    @property
+    def held(self) -> dict[str, Allocation]:
+        """What attempts hold, by task."""
+        return self._book.allocations.held
+
+    @property
+    def accounts(self) -> dict[str, Account]:
+        """Budgets that are limited or in use, and those that were in use when last saved."""
+        return self._book.budgets.accounts
 
     def restore(self, saved: Changes) -> None:
         """Begin where a store left off: `saved` holds the rows that may still change."""
@@ -175,6 +186,7 @@ class Aggregator:
     def changes(self) -> Changes:
         """Everything that changed since the last `saved`, for one transaction of a store."""
         book = self._book
+        accounts, closed = book.budgets.changed()
         return Changes(
             position=self.position,
             at_ms=book.at_ms,
@@ -188,6 +200,9 @@ class Aggregator:
             merges=book.merges,
             gone=book.gone,
             performance=book.performance,
+            allocations=book.allocations.changed,
+            accounts=accounts,
+            closed=closed,
         )
 
     def saved(self, changes: Changes) -> list[Row]:
@@ -212,6 +227,7 @@ class Aggregator:
         event = reading.event
         if isinstance(event, Post):
             task.priority = event.priority
+            task.draws = draws_of(event)
             if event.shard is not None:
                 task.shard = event.shard
             if event.delay is not None:
@@ -271,9 +287,11 @@ class Aggregator:
             task.shard = event.shard
             if task.id not in book.tasks:
                 begin_step(book, task)
-                if task.step == UNDO:
+                if task.step == UNDO and not task.capability:
                     task.capability = event.capability or address.rest
             count(book, task, "waiting")
+        book.allocations.begin(task, record.seq, reading.address, event)
+        book.budgets.take(task.tenant, task.capability, task.draws)
         if not task.dirty:
             task.dirty = True
             book.dirty.append(task)
@@ -294,6 +312,8 @@ class Aggregator:
         if event.used:
             book.spend(task, event.used)
         at_ms = record.at_ns // 1_000_000
+        book.allocations.end(task.id, record.seq, at_ms, event)
+        book.budgets.give_back(task.tenant, task.capability, task.draws, event.used)
         book.attempted(task, event, at_ms, ready_at(book, task))
         if event.error is None:
             task.end_seq = record.seq
@@ -334,11 +354,14 @@ class Aggregator:
         task.void = {**dict(list(void.items())[1 - _MOST_VOID :]), event.attempt: secret}
         task.host = event.host
         task.agent = None
-        self._book.attempt_lost(task, record.at_ns // 1_000_000)
+        book, at_ms = self._book, record.at_ns // 1_000_000
+        book.attempt_lost(task, at_ms)
+        book.allocations.end(task.id, record.seq, at_ms, event)
+        book.budgets.give_back(task.tenant, task.capability, task.draws, {})
         remember(task, record.seq)
         if task.step is not None and not task.scheduled:
-            count(self._book, task, "running")
-        self._book.touch(task)
+            count(book, task, "running")
+        book.touch(task)
         return True
 
     def _retrying(self, record: Record, reading: Reading) -> bool:
@@ -463,10 +486,17 @@ class Aggregator:
         mark_cancelled(self._book, flow, event.reason)
         return True
 
-    def _notice(self, _record: Record, reading: Reading) -> bool:
-        """Budgets and quarantined records change nothing that the ledger tells."""
+    def _budget(self, _record: Record, reading: Reading) -> bool:
         event = reading.event
-        return isinstance(event, Budget | Quarantined) and event.epoch == self.epoch
+        if not isinstance(event, Budget) or event.epoch != self.epoch:
+            return False
+        self._book.budgets.change(event)
+        return True
+
+    def _quarantined(self, _record: Record, reading: Reading) -> bool:
+        """It changes nothing that the ledger tells."""
+        event = reading.event
+        return isinstance(event, Quarantined) and event.epoch == self.epoch
 
     # What several kinds need.
 

@@ -19,9 +19,21 @@ from callboard_broker.subjects import ALL_TENANTS
 from callboard_ledger.aggregate import Aggregator
 from callboard_ledger.contents import Contents
 from callboard_ledger.figures import FailuresView, FiguresView, grouped, told
+from callboard_ledger.holding_views import (
+    AgentsView,
+    AllocationsView,
+    BudgetsView,
+    view_accounts,
+    view_allocations,
+    view_hosts,
+)
+from callboard_ledger.host_reading import HostReading
 from callboard_ledger.log_reading import LogReading
 from callboard_ledger.questions import (
     VERBS,
+    AgentsQuestion,
+    AllocationsQuestion,
+    BudgetsQuestion,
     FailuresQuestion,
     HistoryQuestion,
     ListQuestion,
@@ -58,7 +70,7 @@ _MOST_ASKED = 20_000  # questions that may wait; all handles of a big client ask
 _AT_ONCE = 64
 _ANSWER_BYTES = 900 * 1024
 _COMMANDS_TOLD = 100
-_Listing = ListView | FailuresView
+_Listing = ListView | FailuresView | AgentsView | AllocationsView | BudgetsView
 _HOPS = 8  # a merge names a post that is no merge itself, unless somebody meddled
 
 
@@ -68,14 +80,14 @@ class Answering:
     flush: saves what the aggregator holds unsaved, so that the store has it. catch_up: returns
     when everything stored in the journal by now is folded. position: how far everything is, given
     up to where the journal shall be archived. rows: of memory and of the store, and the lines of
-    handlers, if any are kept.
+    handlers and the beats of hosts, where those are read.
     """
 
     def __init__(
         self,
         connection: Connection,
         topology: Topology,
-        rows: tuple[Aggregator, Store, LogReading | None],
+        rows: tuple[Aggregator, Store, LogReading | None, HostReading | None],
         *,
         flush: Callable[[], None],
         catch_up: Callable[[], Awaitable[None]],
@@ -83,7 +95,7 @@ class Answering:
     ) -> None:
         self._connection = connection
         self._topology = topology
-        self._aggregator, self._store, self._logs = rows
+        self._aggregator, self._store, self._logs, self._hosts = rows
         self._flush = flush
         self._catch_up = catch_up
         self._position = position
@@ -154,8 +166,16 @@ class Answering:
             raise BadInput(field.rstrip("`") or "question", text[:200]) from error
         if isinstance(question, PositionQuestion):
             return await self._position(question.archive)
+        if isinstance(question, AgentsQuestion):
+            return await self._agents(tenant, question)
         if question.fresh:
             await self._catch_up()
+        if isinstance(question, AllocationsQuestion):
+            self._flush()
+            return view_allocations(self._store, question, tenant, self._aggregator.position)
+        if isinstance(question, BudgetsQuestion):
+            self._flush()
+            return view_accounts(self._store, question, tenant, self._aggregator.position)
         if isinstance(question, ListQuestion):
             return self._list(tenant, question)
         if isinstance(question, HistoryQuestion):
@@ -267,6 +287,16 @@ class Answering:
             limit=question.limit,
         )
         return FailuresView(told(self._store.failures(query)), self._aggregator.position)
+
+    async def _agents(self, tenant: str, question: AgentsQuestion) -> AgentsView:
+        if self._hosts is None:
+            raise BadInput("agents", "no beats are read here")
+        if question.fresh:
+            await self._hosts.catch_up()
+        if question.at_once:
+            self._flush()
+        now_ms = self._connection.server_now_ms()
+        return view_hosts(self._hosts.hosts, self._store, question, tenant, now_ms)
 
     def _row(self, row_id: str) -> Row | None:
         """The row with this id, or the one that it repeats."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from callboard_broker.rule import MAX_DEAD, MAX_DEAD_FLOWS
 from callboard_broker.wire import Outcome
+from callboard_ledger.allocations import Allocations
+from callboard_ledger.budgets import Budgets
 from callboard_ledger.dead import Dead
 from callboard_ledger.performance import (
     HOUR_MS,
@@ -35,7 +37,8 @@ class Book:
 
     commands: those that the router has not answered, by id. asked: the same by what they may start
     again: for a resume, the outermost workflow. children: the tasks that a task has spawned.
-    performance: what attempts and failures add to the figures since the last save.
+    performance: what attempts and failures add to the figures since the last save. allocations:
+    what attempts hold. budgets: how far what they draw on is in use.
     """
 
     def __init__(self) -> None:
@@ -55,6 +58,8 @@ class Book:
         self.merges: list[Merge] = []
         self.gone: list[int] = []
         self.performance = Performance()
+        self.allocations = Allocations()
+        self.budgets = Budgets()
         self._final: list[Row] = []
 
     def restore(self, saved: Changes) -> None:
@@ -85,6 +90,8 @@ class Book:
             self.schedules[schedule.id] = schedule
         for command in saved.commands:
             self.ask(command)
+        self.allocations.restore(saved.allocations)
+        self.budgets.restore(saved.accounts)
         self._final.clear()
 
     def adopt(self, task: Task) -> None:
@@ -172,6 +179,7 @@ class Book:
             self.spend(task, event.used)
             key = self._key(task, self.at_ms, event.agent, event.version)
             self.performance.spent(key, event.used)
+            self.budgets.correct(task.tenant, task.capability, task.draws, event.used)
             self.touch(task)
 
     # -- what is counted
@@ -236,6 +244,8 @@ class Book:
         self.dirty, self.dirty_flows, self.merges, self.gone = [], [], [], []
         self.dirty_schedules, self.dirty_commands = [], []
         self.performance = Performance()
+        self.allocations.saved()
+        self.budgets.saved()
         return final
 
     def _forget(self, row: Task | Flow) -> None:

@@ -7,6 +7,7 @@ events, of the archive first and then of the journal.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from callboard_broker.connection import Connection
 from callboard_broker.errors import AuditBroken, BadInput
@@ -27,7 +28,16 @@ from callboard_ledger.scan import scan
 from callboard_ledger.skeleton import Choice, Filling, Skeleton
 from callboard_ledger.trust import Trust
 
-__all__ = ["export_board", "fill"]
+__all__ = ["Exported", "export_board", "fill"]
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """events: that were chosen. absent: of them, those that are neither in the journal nor in the
+    archive any more, and so stand in the export as hashes only."""
+
+    events: int
+    absent: int
 
 
 async def export_board(
@@ -39,8 +49,8 @@ async def export_board(
     *,
     archive: Iterable[Record] = (),
     progress: Callable[[str, int], None] | None = None,
-) -> int:
-    """Write an export of a board, up to its last checkpoint; returns how many events are in it.
+) -> Exported:
+    """Write an export of a board, up to its last checkpoint.
 
     write: gets one line after the other. trust: without keys any checkpoint counts; its checkpoints
     are those that the export shall be comparable with. archive: what was purged.
@@ -59,7 +69,7 @@ async def export_board(
             write(encode_line(RecordLine(note)))
         filling = Filling(skeleton, write, progress)
         await fill(connection, topology, filling, last=skeleton.last, archive=archive)
-        return skeleton.chosen
+        return Exported(skeleton.chosen, filling.absent)
 
 
 async def _read_audit(

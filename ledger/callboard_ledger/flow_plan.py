@@ -5,6 +5,7 @@ from __future__ import annotations
 from callboard_broker.errors import BadInput
 from callboard_broker.graph import Graph, chart
 from callboard_broker.wire import Failure, FlowRun
+from callboard_ledger.budgets import draws_of
 from callboard_ledger.rows import Flow, FlowStep, StepPlan
 
 __all__ = ["downstream", "expand", "feeds", "lay_out", "plan"]
@@ -70,7 +71,8 @@ def _plans(graph: Graph) -> tuple[StepPlan, ...]:
             node.step.join,
             node.step.gate,
             None if node.graph is None else _plans(node.graph),
-            node.step.compensate is not None,
+            "" if node.step.compensate is None else node.step.compensate.capability,
+            draws_of(node.step),
         )
         for name, node in graph.nodes.items()
     )

@@ -11,6 +11,9 @@ from callboard_broker.rule import TaskState
 
 __all__ = [
     "VERBS",
+    "AgentsQuestion",
+    "AllocationsQuestion",
+    "BudgetsQuestion",
     "FailuresQuestion",
     "Grouping",
     "HistoryQuestion",
@@ -23,6 +26,7 @@ __all__ = [
 ]
 
 Id = Annotated[str, Meta(min_length=1, max_length=512)]
+Word = Annotated[str, Meta(min_length=1, max_length=128)]
 Time = Annotated[int, Meta(ge=0, le=1 << 53)]
 
 
@@ -111,8 +115,50 @@ class FailuresQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fresh: bool = False
 
 
+class AgentsQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The hosts of agents, sorted by pool and name, from `pool/host` `after` on.
+
+    capability: that offer it. at_once: also how many attempts each has run at the same time, among
+    the last 20,000 of the board. fresh: answer only when every beat stored by now is read.
+    """
+
+    pool: Word | None = None
+    host: Word | None = None
+    capability: Word | None = None
+    state: Literal["here", "silent", "gone"] | None = None
+    at_once: bool = False
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
+    after: Annotated[str, Meta(max_length=200)] | None = None
+    fresh: bool = False
+
+
+class AllocationsQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What attempts hold and have held, the last dispatch first, below the sequence `before`.
+    held: only what is not returned. capability: of the queue that it was dispatched to."""
+
+    pool: Word | None = None
+    host: Word | None = None
+    capability: Word | None = None
+    held: bool = False
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+    before: Annotated[int, Meta(ge=0, le=1 << 53)] | None = None
+    fresh: bool = False
+
+
+class BudgetsQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What limits budgets, and how much of them is taken, sorted by their keys, from `after` on."""
+
+    key: Annotated[str, Meta(max_length=300)] | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
+    after: Annotated[str, Meta(max_length=300)] | None = None
+    fresh: bool = False
+
+
 Question = (
-    StatusQuestion
+    AgentsQuestion
+    | AllocationsQuestion
+    | BudgetsQuestion
+    | StatusQuestion
     | ListQuestion
     | HistoryQuestion
     | LogsQuestion
@@ -122,6 +168,9 @@ Question = (
 )
 
 VERBS: dict[str, type[Question]] = {
+    "agents": AgentsQuestion,
+    "allocations": AllocationsQuestion,
+    "budgets": BudgetsQuestion,
     "failures": FailuresQuestion,
     "history": HistoryQuestion,
     "list": ListQuestion,

@@ -7,10 +7,10 @@ so (`workflows.find_step`), and what was foreseen and never comes ends with its 
 
 from __future__ import annotations
 
-from callboard_broker.graph import UNDO
 from callboard_ledger.book import Book, element_key
 from callboard_ledger.flow_plan import downstream, expand, feeds
 from callboard_ledger.rows import Flow, FlowStep, Task, remember
+from callboard_ledger.undoing import to_undo, undos_of
 from callboard_ledger.workflows import begin_anew, tally
 
 __all__ = ["resume_flow"]
@@ -110,13 +110,8 @@ def _runs(step: FlowStep, again: set[str]) -> bool:
 def _undone(flow: Flow) -> dict[str, list[int]]:
     """The elements that were undone: the last one to succeed was the first."""
     found: dict[str, list[int]] = {}
-    done = [row for row in flow.rows.values() if row.state == "succeeded" and row.end_seq]
-    done = [row for row in done if row.step in flow.steps and flow.steps[row.step].plan.undoes]
-    done.sort(key=lambda row: row.end_seq or 0, reverse=True)
-    undos = [row for row in flow.rows.values() if row.step == UNDO]
-    undos = [row for row in undos if row.generation == flow.generation]
-    undos.sort(key=lambda row: row.idx or 0)
-    for row, undo in zip(done, undos, strict=False):  # what was never undone is left over
+    # What was never undone is left over.
+    for row, undo in zip(to_undo(flow), undos_of(flow), strict=False):
         if undo.state == "succeeded" and row.step is not None and row.idx is not None:
             found.setdefault(row.step, []).append(row.idx)
     return found

@@ -14,6 +14,8 @@ import msgspec
 
 from callboard_broker.rule import TERMINAL, Life, TaskState
 from callboard_broker.wire import Cron, Failure, Gate
+from callboard_ledger.allocations import Allocation
+from callboard_ledger.budgets import Account, Draws
 from callboard_ledger.performance import Performance
 
 __all__ = [
@@ -46,7 +48,7 @@ class Task(Life, gc=False):
     that its attempts have used. void: the secrets of lost attempts, whose cost may still come.
     past: the sequences of its earlier events, beside the last dispatch and the end. payload_seq:
     the command that gave it another payload. agent: name and version of the handler that failed
-    last.
+    last. draws: on what an attempt draws beyond the budgets of its tenant and capability.
     """
 
     id: str = ""
@@ -73,6 +75,7 @@ class Task(Life, gc=False):
     past: list[int] | None = None
     payload_seq: int | None = None
     agent: tuple[str, str] | None = None
+    draws: Draws | None = None
     dirty: bool = False
 
     @property
@@ -101,8 +104,8 @@ class StepPlan(msgspec.Struct, array_like=True, frozen=True):
     """What a step is, as it was posted. fans_out: it has elements, as many as `expanded` says.
 
     follows: the fan-out that it follows item by item. needs: the steps before it. tolerated: they
-    that depend on it cope with its failure. flow: the steps of the workflow that it is. undoes: it
-    says what undoes it.
+    that depend on it cope with its failure. flow: the steps of the workflow that it is. undo: the
+    capability of what undoes it. draws: as a task's.
     """
 
     id: str
@@ -115,7 +118,8 @@ class StepPlan(msgspec.Struct, array_like=True, frozen=True):
     join: str | int = "all"
     gate: Gate | None = None
     flow: tuple[StepPlan, ...] | None = None
-    undoes: bool = False
+    undo: str = ""
+    draws: Draws | None = None
 
 
 class FlowStep(msgspec.Struct, array_like=True, gc=False):
@@ -229,6 +233,7 @@ class Schedule(msgspec.Struct, kw_only=True):
     next_at: int | None = None
     cancel: str | None = None
     paused: bool = False
+    draws: Draws | None = None
     dirty: bool = False
 
     @property
@@ -310,7 +315,8 @@ class Changes:
 
     at_ms: the latest time of a record. epoch: the sequence of the active router's epoch. void,
     malformed: records that meant nothing. gone: tasks that turned out to be none, by sequence.
-    performance: to be added to the figures that are stored.
+    performance: to be added to the figures that are stored. accounts: of budgets; closed: the keys
+    of those that are no more.
     """
 
     position: int
@@ -325,3 +331,6 @@ class Changes:
     merges: list[Merge] = field(default_factory=list)
     gone: list[int] = field(default_factory=list)
     performance: Performance = field(default_factory=Performance)
+    allocations: list[Allocation] = field(default_factory=list)
+    accounts: list[Account] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)

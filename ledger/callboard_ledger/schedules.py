@@ -20,6 +20,7 @@ def begin_schedule(book: Book, post: Task, cron: Cron) -> Schedule:
         priority=post.priority,
         posted_at=post.posted_at or 0,
         shard=post.shard,
+        draws=post.draws,
     )
     book.schedules[schedule.id] = schedule
     return schedule
@@ -47,6 +48,7 @@ def fire(book: Book, record: Record, tenant: str, event: Fired) -> bool:
             flow=schedule.id,
             step="cron",
             idx=event.number,
+            draws=schedule.draws,
         )
         book.tasks[task.id] = task
         book.touch(task)

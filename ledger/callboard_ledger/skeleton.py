@@ -164,7 +164,8 @@ class Skeleton:
 class Filling:
     """The second pass: writes the lines of a skeleton, with the events that it is given in order.
 
-    wanted: the next event's sequence; None: there are no more. strict: `AuditBroken` is raised for
+    wanted: the next event's sequence; None: there are no more. absent: events that were not given,
+    so that only their hashes are written. strict: `AuditBroken` is raised for
     an event that is not there, or not as it was audited.
     """
 
@@ -181,6 +182,7 @@ class Filling:
         self._write = write
         self._progress = progress
         self._leaf, self._index = b"", 0
+        self.absent = 0
         self.wanted: int | None = None
         self._go_on()
 
@@ -205,6 +207,7 @@ class Filling:
             record is None or hashes(record)[0] != event_hash(decode_leaf(self._leaf))
         ):
             raise AuditBroken([f"event {seq} in the journal is not as it was audited"])
+        self.absent += record is None
         self._write(encode_line(event_line(self._index, self._leaf, seq, record)))
         self._go_on()
 

@@ -1,4 +1,4 @@
-"""How the ledger's rows stand in SQLite: the tables, and each row as a tuple and back.
+"""How tasks and workflows stand in SQLite: the tables, and each row as a tuple and back.
 
 What most rows of a table have is a column of its own; the rest is one JSON object, `more`, which is
 NULL for an ordinary task. Each table's first columns never change once a row is there.
@@ -11,32 +11,27 @@ from typing import Any
 
 import msgspec
 
-from callboard_broker.wire import Cron, Failure
-from callboard_ledger.rows import CommandRow, Flow, FlowStep, Schedule, StepPlan, Task
+from callboard_broker.wire import Failure
+from callboard_ledger.budgets import Draws
+from callboard_ledger.rows import Flow, FlowStep, StepPlan, Task
 
 __all__ = [
-    "COMMAND_COLUMNS",
     "FLOW_COLUMNS",
-    "PUT_COMMAND",
     "PUT_FLOW",
     "PUT_POSITION",
-    "PUT_SCHEDULE",
     "PUT_TASK",
-    "SCHEDULE_COLUMNS",
     "SCHEMA",
     "TABLES",
     "TASK_COLUMNS",
-    "command_of",
-    "command_row",
+    "error_text",
     "flow_of",
     "flow_row",
-    "schedule_of",
-    "schedule_row",
     "task_of",
     "task_row",
+    "upsert",
 ]
 
-SCHEMA = 4
+SCHEMA = 5
 """A database of another one is built anew from the journal."""
 
 TABLES = {
@@ -66,22 +61,6 @@ TABLES = {
     CREATE INDEX flows_of_tenant ON flows (tenant, seq);
     CREATE INDEX flows_in_state ON flows (state, seq) WHERE state <> 'succeeded';
     CREATE INDEX flows_of_flow ON flows (flow, seq) WHERE flow IS NOT NULL""",
-    "schedules": """CREATE TABLE schedules (
-        seq INTEGER PRIMARY KEY, tenant TEXT NOT NULL, capability TEXT NOT NULL,
-        cron TEXT NOT NULL, priority INTEGER NOT NULL, posted_at INTEGER NOT NULL, shard INTEGER,
-        state TEXT NOT NULL, ended_at INTEGER, end_seq INTEGER, error TEXT,
-        number INTEGER NOT NULL, next_at INTEGER, cancel TEXT, paused INTEGER NOT NULL
-    );
-    CREATE INDEX schedules_of_tenant ON schedules (tenant, seq);
-    CREATE INDEX schedules_live ON schedules (seq) WHERE state = 'waiting'""",
-    "commands": """CREATE TABLE commands (
-        seq INTEGER PRIMARY KEY, tenant TEXT NOT NULL, verb TEXT NOT NULL, target TEXT NOT NULL,
-        "by" TEXT NOT NULL, reason TEXT NOT NULL, shard INTEGER,
-        posted_at INTEGER NOT NULL, source TEXT, edits INTEGER NOT NULL,
-        end_seq INTEGER, state TEXT NOT NULL, error TEXT, done INTEGER NOT NULL
-    );
-    CREATE INDEX commands_about ON commands (target, seq);
-    CREATE INDEX commands_open ON commands (seq) WHERE state = 'waiting'""",
     "merges": """CREATE TABLE merges (
         seq INTEGER PRIMARY KEY, tenant TEXT NOT NULL, same_as TEXT NOT NULL
     )""",
@@ -95,17 +74,9 @@ FLOW_COLUMNS = (
     "seq, id, tenant, name, flow, step, idx, plan, "
     "state, posted_at, ended_at, end_seq, shard, error, counts, more"
 )
-SCHEDULE_COLUMNS = (
-    "seq, tenant, capability, cron, priority, posted_at, shard, "
-    "state, ended_at, end_seq, error, number, next_at, cancel, paused"
-)
-COMMAND_COLUMNS = (
-    'seq, tenant, verb, target, "by", reason, shard, posted_at, source, edits, '
-    "end_seq, state, error, done"
-)
 
 
-def _upsert(table: str, columns: str, kept: int) -> str:
+def upsert(table: str, columns: str, kept: int) -> str:
     """An upsert by `seq` that leaves the first `kept` columns as they are (and their indexes)."""
     names = columns.split(", ")
     changed = ", ".join(f"{name} = excluded.{name}" for name in names[kept:])
@@ -116,10 +87,8 @@ def _upsert(table: str, columns: str, kept: int) -> str:
     )
 
 
-PUT_TASK = _upsert("tasks", TASK_COLUMNS, 3)
-PUT_FLOW = _upsert("flows", FLOW_COLUMNS, 8)
-PUT_SCHEDULE = _upsert("schedules", SCHEDULE_COLUMNS, 7)
-PUT_COMMAND = _upsert("commands", COMMAND_COLUMNS, 10)
+PUT_TASK = upsert("tasks", TASK_COLUMNS, 3)
+PUT_FLOW = upsert("flows", FLOW_COLUMNS, 8)
 PUT_POSITION = "INSERT OR REPLACE INTO position VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 
@@ -137,6 +106,7 @@ class _TaskMore(msgspec.Struct, omit_defaults=True):
     payload_seq: int | None = None
     agent: tuple[str, str] | None = None
     checkpoints: int = 0
+    draws: Draws | None = None
 
 
 class _FlowMore(msgspec.Struct, omit_defaults=True):
@@ -151,7 +121,6 @@ class _FlowMore(msgspec.Struct, omit_defaults=True):
 
 _json = msgspec.json.Encoder()
 _failure = msgspec.json.Decoder(Failure)
-_cron = msgspec.json.Decoder(Cron)
 _plans = msgspec.json.Decoder(list[StepPlan])
 _counts = msgspec.json.Decoder(list[tuple[int | None, int, int, int, int, int, int]])
 _task_more = msgspec.json.Decoder(_TaskMore)
@@ -160,8 +129,6 @@ _TASK_REST = _TaskMore.__struct_fields__
 _FLOW_REST = _FlowMore.__struct_fields__
 _TASK_NAMES = TASK_COLUMNS.split(", ")
 _FLOW_NAMES = FLOW_COLUMNS.split(", ")
-_SCHEDULE_NAMES = SCHEDULE_COLUMNS.split(", ")
-_COMMAND_NAMES = COMMAND_COLUMNS.replace('"', "").split(", ")
 
 
 def task_row(task: Task) -> tuple[object, ...]:
@@ -175,7 +142,7 @@ def task_row(task: Task) -> tuple[object, ...]:
         task.attempt,
         task.lost,
         task.secret,
-        None if failure is None else _error(failure),
+        None if failure is None else error_text(failure),
         task.priority,
         task.shard,
         task.posted_at,
@@ -206,6 +173,7 @@ def _is_special(task: Task) -> object:
         or task.payload_seq
         or task.agent
         or task.checkpoints
+        or task.draws
     )
 
 
@@ -247,7 +215,7 @@ def flow_row(flow: Flow) -> tuple[object, ...]:
         flow.ended_at,
         flow.end_seq,
         flow.shard,
-        None if flow.error is None else _error(flow.error),
+        None if flow.error is None else error_text(flow.error),
         _json.encode(
             [
                 (s.total, s.running, s.succeeded, s.failed, s.cancelled, s.skipped, s.done_at)
@@ -279,66 +247,7 @@ def flow_of(row: Sequence[Any]) -> Flow:
     return flow
 
 
-def schedule_row(schedule: Schedule) -> tuple[object, ...]:
-    """As `PUT_SCHEDULE` takes it."""
-    error = schedule.error
-    return (
-        schedule.seq,
-        schedule.tenant,
-        schedule.capability,
-        _json.encode(schedule.cron).decode(),
-        schedule.priority,
-        schedule.posted_at,
-        schedule.shard,
-        schedule.state,
-        schedule.ended_at,
-        schedule.end_seq,
-        None if error is None else _error(error),
-        schedule.number,
-        schedule.next_at,
-        schedule.cancel,
-        schedule.paused,
-    )
-
-
-def schedule_of(row: Sequence[Any]) -> Schedule:
-    """The schedule that `SCHEDULE_COLUMNS` describe."""
-    fields = dict(zip(_SCHEDULE_NAMES, row, strict=True))
-    error, cron = fields.pop("error"), _cron.decode(fields.pop("cron"))
-    fields["paused"] = bool(fields["paused"])
-    return Schedule(**fields, cron=cron, error=None if error is None else _failure.decode(error))
-
-
-def command_row(command: CommandRow) -> tuple[object, ...]:
-    """As `PUT_COMMAND` takes it."""
-    error = command.error
-    return (
-        command.seq,
-        command.tenant,
-        command.verb,
-        command.target,
-        command.by,
-        command.reason,
-        command.shard,
-        command.posted_at,
-        command.source,
-        command.edits,
-        command.end_seq,
-        command.state,
-        None if error is None else _error(error),
-        command.done,
-    )
-
-
-def command_of(row: Sequence[Any]) -> CommandRow:
-    """The command that `COMMAND_COLUMNS` describe."""
-    fields = dict(zip(_COMMAND_NAMES, row, strict=True))
-    error = fields.pop("error")
-    fields["edits"], fields["done"] = bool(fields["edits"]), bool(fields["done"])
-    return CommandRow(**fields, error=None if error is None else _failure.decode(error))
-
-
-def _error(failure: Failure) -> str:
+def error_text(failure: Failure) -> str:
     """Without the trace, which may be long: it stands in the journal."""
     kept = Failure(
         failure.type,

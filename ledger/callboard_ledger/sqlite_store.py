@@ -10,32 +10,57 @@ from pathlib import Path
 from typing import Any
 
 from callboard_broker.rule import DEAD_WINDOW_MS, MAX_DEAD, MAX_DEAD_FLOWS, TaskState
-from callboard_ledger.performance import FailureKey, FailureTally, PerformanceKey, Tally
+from callboard_ledger.allocations import Allocation
+from callboard_ledger.budgets import Account
+from callboard_ledger.hosts import Hosts
+from callboard_ledger.performance import HOUR_MS, FailureKey, FailureTally, PerformanceKey, Tally
 from callboard_ledger.rows import Changes, CommandRow, Flow, Merge, Row, Schedule, Task
+from callboard_ledger.sqlite_asked import (
+    COMMAND_COLUMNS,
+    PUT_COMMAND,
+    PUT_SCHEDULE,
+    SCHEDULE_COLUMNS,
+    command_of,
+    command_row,
+    schedule_of,
+    schedule_row,
+)
+from callboard_ledger.sqlite_asked import TABLES as ASKED_TABLES
 from callboard_ledger.sqlite_figures import TABLES as FIGURES_TABLES
 from callboard_ledger.sqlite_figures import add_figures, find_failures, find_figures
+from callboard_ledger.sqlite_holdings import TABLES as HOLDINGS_TABLES
+from callboard_ledger.sqlite_holdings import (
+    drop_old,
+    find_allocations,
+    find_overlaps,
+    load_accounts,
+    load_held,
+    load_hosts,
+    put_accounts,
+    put_allocations,
+    put_hosts,
+)
 from callboard_ledger.sqlite_rows import (
-    COMMAND_COLUMNS,
     FLOW_COLUMNS,
-    PUT_COMMAND,
     PUT_FLOW,
     PUT_POSITION,
-    PUT_SCHEDULE,
     PUT_TASK,
-    SCHEDULE_COLUMNS,
     SCHEMA,
     TABLES,
     TASK_COLUMNS,
-    command_of,
-    command_row,
     flow_of,
     flow_row,
-    schedule_of,
-    schedule_row,
     task_of,
     task_row,
 )
-from callboard_ledger.store import FailuresQuery, FiguresQuery, Query
+from callboard_ledger.store import (
+    MOST_COMPARED,
+    AllocationsQuery,
+    FailuresQuery,
+    FiguresQuery,
+    Overlap,
+    Query,
+)
 
 __all__ = ["SqliteStore"]
 
@@ -55,6 +80,7 @@ _SCHEDULES = f"SELECT {SCHEDULE_COLUMNS} FROM schedules"  # noqa: S608
 _COMMANDS = f"SELECT {COMMAND_COLUMNS} FROM commands"  # noqa: S608
 
 
+_ALL_TABLES = {**TABLES, **ASKED_TABLES, **FIGURES_TABLES, **HOLDINGS_TABLES}
 _LETTERS: tuple[TaskState, ...] = ("failed", "expired")
 
 
@@ -70,6 +96,7 @@ class SqliteStore:
     def __init__(self, path: Path | None, *, stream: str, created: str = "") -> None:
         self._stream = stream
         self._created = created
+        self._swept_hour = -1
         if path is not None:
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         self._database = sqlite3.connect(path or ":memory:", isolation_level=None)
@@ -114,6 +141,8 @@ class SqliteStore:
                 command_of(row)
                 for row in self._select(f"{_COMMANDS} WHERE state = 'waiting' ORDER BY seq")
             ],
+            allocations=load_held(self._database),
+            accounts=load_accounts(self._database),
         )
 
     def save(self, changes: Changes) -> None:
@@ -133,9 +162,23 @@ class SqliteStore:
                     (merge.seq, merge.tenant, merge.same_as),
                 )
             add_figures(database, changes.performance)
+            put_allocations(database, changes.allocations)
+            put_accounts(database, changes.accounts, changes.closed)
+            if changes.allocations:
+                self._sweep(database, changes.allocations[-1].since)
             counts = (changes.epoch, changes.void, changes.malformed)
             place = (self._stream, self._created, changes.position, changes.at_ms)
             database.execute(PUT_POSITION, (*place, *counts))
+
+    def save_hosts(self, hosts: Hosts) -> None:
+        """Store what beats have said since the last time, and how far BEATS was read."""
+        rows, gone = hosts.changed()
+        with self._transaction() as database:
+            put_hosts(database, (hosts.created, hosts.position), rows, gone)
+
+    def load_hosts(self, hosts: Hosts) -> None:
+        """Give `hosts` what was saved of them."""
+        hosts.restore(*load_hosts(self._database))
 
     def task(self, task_id: str) -> Task | None:
         """The task with this id: a post's sequence, or `<flow>.<step>.<index>`."""
@@ -202,6 +245,18 @@ class SqliteStore:
         """The kinds of failures that `query` asks for, the most frequent first."""
         return find_failures(self._database, query)
 
+    def allocations(self, query: AllocationsQuery) -> list[Allocation]:
+        """The allocations that `query` asks for, the newest first."""
+        return find_allocations(self._database, query)
+
+    def overlaps(self, most: int = MOST_COMPARED) -> list[Overlap]:
+        """How many attempts each host has had at once, among the last `most` dispatches."""
+        return find_overlaps(self._database, most)
+
+    def accounts(self) -> list[Account]:
+        """Every budget, by its key."""
+        return load_accounts(self._database)
+
     def every(self) -> Iterator[Row | Merge]:
         """All rows of all kinds, each kind in the order of its sequences."""
         yield from map(task_of, self._database.execute(f"{_TASKS} ORDER BY seq"))
@@ -214,7 +269,7 @@ class SqliteStore:
     def clear(self) -> None:
         """Drop every row and the position; also how a store of an older schema is rebuilt."""
         with self._transaction() as database:
-            for table, statements in {**TABLES, **FIGURES_TABLES}.items():
+            for table, statements in _ALL_TABLES.items():
                 database.execute(f"DROP TABLE IF EXISTS {table}")
                 for statement in statements.split(";"):
                     database.execute(statement)
@@ -223,6 +278,13 @@ class SqliteStore:
     def close(self) -> None:
         """Close the file; a later use raises `sqlite3.ProgrammingError`."""
         self._database.close()
+
+    def _sweep(self, database: sqlite3.Connection, at_ms: int) -> None:
+        """Once an hour by the journal's time."""
+        hour = at_ms // HOUR_MS
+        if hour != self._swept_hour:
+            self._swept_hour = hour
+            drop_old(database, at_ms)
 
     def _is_of_this_journal(self) -> bool:
         rows = self._select("SELECT stream, created FROM position")

@@ -9,13 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from callboard_broker.rule import TaskState
+from callboard_ledger.allocations import Allocation
+from callboard_ledger.budgets import Account
+from callboard_ledger.hosts import Hosts
 from callboard_ledger.performance import FailureKey, FailureTally, PerformanceKey, Tally
 from callboard_ledger.rows import Changes, CommandRow, Flow, Merge, Schedule, Task
 
-__all__ = ["FailuresQuery", "FiguresQuery", "Query", "Store"]
+__all__ = [
+    "MOST_COMPARED",
+    "AllocationsQuery",
+    "FailuresQuery",
+    "FiguresQuery",
+    "Overlap",
+    "Query",
+    "Store",
+]
+
+MOST_COMPARED = 20_000
+"""Allocations that one question about overlaps looks at: the ledger waits for the answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +73,30 @@ class FailuresQuery:
     limit: int = 100
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllocationsQuery:
+    """Which allocations, in the order of their dispatches, the newest first. held: only those that
+    are not returned. before: only those dispatched below this sequence."""
+
+    tenant: str | None = None
+    pool: str | None = None
+    host: str | None = None
+    capability: str | None = None
+    held: bool = False
+    before: int | None = None
+    limit: int = 100
+
+
+class Overlap(NamedTuple):
+    """most: so many attempts of the capability were run by the host at the same time, by its own
+    clock, among those that have an outcome."""
+
+    pool: str
+    host: str
+    capability: str
+    most: int
+
+
 class Store(Protocol):
     """What the ledger needs of a database. Calls block; they are short."""
 
@@ -67,7 +105,8 @@ class Store(Protocol):
 
         Those are: what has not ended, what has ended without success within the windows of the
         fold, all elements of such workflows, and commands that are not answered. Workflows come
-        each after the one that it is inside of; what ended, in the order of its end.
+        each after the one that it is inside of; what ended, in the order of its end. Likewise the
+        allocations that are not returned, and the accounts of all budgets.
         """
         ...
 
@@ -109,6 +148,26 @@ class Store(Protocol):
 
     def failures(self, query: FailuresQuery) -> list[tuple[FailureKey, FailureTally]]:
         """The kinds of failures that `query` asks for, the most frequent first."""
+        ...
+
+    def allocations(self, query: AllocationsQuery) -> list[Allocation]:
+        """The allocations that `query` asks for, the newest first."""
+        ...
+
+    def overlaps(self, most: int = MOST_COMPARED) -> list[Overlap]:
+        """How many attempts each host has had at once, among the last `most` dispatches."""
+        ...
+
+    def accounts(self) -> list[Account]:
+        """Every budget, by its key."""
+        ...
+
+    def save_hosts(self, hosts: Hosts) -> None:
+        """Store what beats have said, and how far BEATS was read, in a transaction of its own."""
+        ...
+
+    def load_hosts(self, hosts: Hosts) -> None:
+        """Give `hosts` what was saved of them."""
         ...
 
     def clear(self) -> None:

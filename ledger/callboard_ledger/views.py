@@ -15,6 +15,7 @@ from callboard_broker.log_lines import LoggedLine
 from callboard_broker.rule import TaskState
 from callboard_broker.wire import BlobRef, Failure
 from callboard_ledger.figures import FailuresView, FiguresView
+from callboard_ledger.holding_views import AgentsView, AllocationsView, BudgetsView
 
 __all__ = [
     "Answer",
@@ -293,6 +294,9 @@ class ErrorView(msgspec.Struct):
 
 Answer = (
     RowView
+    | AgentsView
+    | AllocationsView
+    | BudgetsView
     | ListView
     | HistoryView
     | LogsView

@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from callboard_broker.limits import over
 from callboard_broker.wire import Budget, Limit, Terms
 from callboard_router.metering import RATE, Meter, Rule, rule_of
 from callboard_router.tally import Tally
@@ -105,7 +106,7 @@ class Accounts:
             if limit is None:
                 self.changed.pop(key, None)
             else:
-                self.changed[key] = _over(limit, self.changed.get(key))
+                self.changed[key] = over(limit, self.changed.get(key))
         self._work_out()
         self._adjust_meters(at_ms)
 
@@ -213,16 +214,16 @@ class Accounts:
     def _work_out(self) -> None:
         """What holds, from what the settings say and what was set since."""
         names = sorted(self.base.keys() | self.changed.keys())
-        self.limits = {name: _over(self.changed.get(name), self.base.get(name)) for name in names}
+        self.limits = {name: over(self.changed.get(name), self.base.get(name)) for name in names}
         default = self.limits.get(TENANT)
         self.default = None if default is None else rule_of(default)
         self.rules = {key: Rule(most) for key, most in self._own.items()}
-        self._shares = {"": _over(default, _SHARE)}
+        self._shares = {"": over(default, _SHARE)}
         for name, limit in self.limits.items():
             held = limit
             if _is_tenant(name):
-                held = _over(limit, default)
-                self._shares[name.removeprefix("tenant/")] = _over(held, _SHARE)
+                held = over(limit, default)
+                self._shares[name.removeprefix("tenant/")] = over(held, _SHARE)
             if name != TENANT:
                 self.rules[name] = rule_of(held)
         rules = [*self.rules.values(), *([] if self.default is None else [self.default])]
@@ -279,18 +280,6 @@ def _draws(accounts: Accounts, need: Need) -> Iterator[tuple[str, str, float]]:
         for unit, amount in need.units:
             if unit in rule.buckets:
                 yield key, unit, amount
-
-
-def _over(first: Limit | None, second: Limit | None) -> Limit:
-    """What `first` says, and where it says nothing, what `second` says; units one by one."""
-    if first is None or second is None:
-        return first or second or Limit()
-    said = {
-        name: value
-        for name in Limit.__struct_fields__
-        if name != "units" and (value := getattr(first, name)) is not None
-    }
-    return msgspec.structs.replace(second, units={**second.units, **first.units}, **said)
 
 
 def _is_tenant(key: str) -> bool:

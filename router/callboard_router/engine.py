@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from callboard_broker.beats import ROUTERS
 from callboard_broker.subjects import Subjects
 from callboard_broker.wire import (
     Beat,
@@ -41,9 +42,6 @@ from callboard_router.tally import Tally
 from callboard_router.tenure import Role, Tenure
 
 __all__ = ["ROUTERS", "Engine"]
-
-ROUTERS = "router"
-"""The pool under which routers beat."""
 
 _ON_THE_WAY_S = 0.02
 _STOP_EVERY_S = 1.0

@@ -146,6 +146,9 @@ def test_the_hosts_are_listed_with_what_they_offer(board: UpBoard):
     assert psutil.pid_exists(host["pid"])
     assert host["allocated_cpu"] == host["allocated_mb"] == 0
     assert 0 <= host["blocked_seconds"] < 60
+    (known,) = board.shell.json("agents", "list", "--all")["hosts"]
+    assert (known["host"], known["state"]) == (host["host"], "here")
+    assert known["offers"] == host["offers"]
 
 
 def test_the_audit_log_verifies_and_replays_to_what_the_ledger_says(board: UpBoard):

@@ -239,6 +239,12 @@ def test_a_budget_is_changed_on_the_running_board(board: UpBoard):
     assert limit["waiting"] == 2
     tasks = [said(board, "submit", "slow", "9", "-t", "slim", "--unit", "tokens=1").strip()]
     started(board, tasks[0], "slim")
+    (budget,) = board.shell.json("budget", "used", "tenant/slim")["items"]
+    assert (budget["in_use"], budget["reserved"]) == (1, {"tokens": 1})
+    assert "tokens 1" in board.shell.run("budget", "used").stdout
+    held = json.loads(said(board, "agents", "held", "-t", "slim", "--json"))
+    assert (held["task"], held["capability"]) == (tasks[0], "slow")
+    assert tasks[0] in said(board, "agents", "held")
     tasks += [said(board, "submit", "slow", str(n), "--tenant", "slim").strip() for n in (1, 2)]
     assert "budget tenant/slim is used up: 1 of 1 run" in said(board, "explain", tasks[1])
     refused = board.shell.run("submit", "slow", "3", "--tenant", "slim", "--wait")
@@ -246,6 +252,9 @@ def test_a_budget_is_changed_on_the_running_board(board: UpBoard):
     assert "Overloaded" in refused.stderr
     said(board, "cancel", *tasks)
     assert {ended(board, task, "slim") for task in tasks} == {"cancelled"}
+    assert "nothing is held" in board.shell.run("agents", "held", "-t", "slim").stderr
+    held = json.loads(said(board, "agents", "held", "--all", "-t", "slim", "--json"))
+    assert (held["ending"], held["end_seq"] > held["seq"]) == ("failed", True)
     said(board, "budget", "set", "tenant/slim", "--unset")
     assert "tenant/slim" not in board.shell.json("budget", "show")["limits"]
 

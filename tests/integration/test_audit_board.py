@@ -26,7 +26,7 @@ from callboard_ledger.archiving import ArchiveFolder, archived_events
 from callboard_ledger.audit import Auditor, read_tail
 from callboard_ledger.audit_upkeep import CheckpointOptions
 from callboard_ledger.check_export import check_export
-from callboard_ledger.exporting import export_board
+from callboard_ledger.exporting import Exported, export_board
 from callboard_ledger.merkle import Tree, is_consistent, is_included, leaf_hash
 from callboard_ledger.notes import Checkpoint
 from callboard_ledger.proofs import check_proof, prove
@@ -88,7 +88,7 @@ class Audited:
             while (await self.position(seq)).get("archived", 0) < seq:  # noqa: ASYNC110  it tells nobody
                 await asyncio.sleep(0.05)
 
-    async def export(self, path: Path, choice: Choice | None = None, **more: Any) -> int:
+    async def export(self, path: Path, choice: Choice | None = None, **more: Any) -> Exported:
         with path.open("wb") as file:
             return await export_board(
                 self.link, self.topology, choice or Choice(), file.write, self.trust, **more
@@ -126,13 +126,13 @@ async def test_an_export_of_a_board_verifies_with_the_public_key_alone(
         old = await board.signed(_EVENTS)
         await board.publish(2)
         path = tmp_path / "all"
-        assert await board.export(path) == 2 * _EVENTS
+        assert await board.export(path) == Exported(2 * _EVENTS, 0)
         public = PublicKey.read(str(board.options.store / "audit.pub"))
         report = check_export(path, Trust(keys=[public], checkpoints=[old]))
         assert report.findings == []
         assert report.anchored
         some = tmp_path / "some"
-        count = await board.export(some, Choice(tenant="acme"))
+        count = (await board.export(some, Choice(tenant="acme"))).events
         report = check_export(some, Trust(keys=[public], checkpoints=[old]))
         assert report.findings == []
         assert (report.events, report.anchored) == (count, True)
@@ -203,10 +203,10 @@ async def test_what_is_purged_was_archived_and_still_verifies(
             "deleted: audited, and no longer there: event 100"
         ]
         path = tmp_path / "all"
-        assert await board.export(path, archive=iter(events)) == _EVENTS
+        assert await board.export(path, archive=iter(events)) == Exported(_EVENTS, 0)
         report = check_export(path, board.trust)
         assert (report.ok, report.absent) == (True, 0)
-        await board.export(path)
+        assert await board.export(path) == Exported(_EVENTS, last)
         assert check_export(path, board.trust).absent == last
 
 

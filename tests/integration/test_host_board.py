@@ -13,6 +13,7 @@ import pytest
 
 from callboard import Board, connect
 from callboard_agents import Agent, Context, GiveUp, Host, HostOptions, agent
+from callboard_broker.connection import NoResponder
 from callboard_broker.errors import TaskCancelled, TaskFailed
 from tests.board import read_journal, started_processes
 from tests.servers import NatsServer
@@ -51,8 +52,21 @@ async def whole_board(
             running_host(nats, "the-host", *agents),
             connect(nats.url, prefix=nats.prefix) as poster,
         ):
+            await ledger_answers(poster)
             yield poster
         assert "Traceback" not in processes.log("router"), processes.log("router")[-3000:]
+
+
+async def ledger_answers(poster: Board) -> None:
+    """Return once it does: it is a process that may have begun after all others."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await poster.ask("position", {}, tenant="all")
+            except NoResponder:
+                await asyncio.sleep(0.05)  # nobody tells when a question will be heard
+            else:
+                return
 
 
 async def hosts_known(nats: NatsServer) -> int:

@@ -25,10 +25,11 @@ from callboard_ledger.audit import read_tail
 from callboard_ledger.directory import LedgerDirectory
 from callboard_ledger.scan import scan
 from callboard_ledger.sqlite_store import SqliteStore
-from callboard_ledger.store import Query
+from callboard_ledger.store import AllocationsQuery, Query
 from callboard_ledger.trust import trust_of
 from callboard_ledger.verify import verify_board
 from tests.ledger_journal import plain_row, random_journal
+from tests.naive_ledger import NaiveFold
 from tests.servers import NatsServer
 
 SLOW = pytest.mark.skipif(not os.environ.get("CALLBOARD_SLOW"), reason="set CALLBOARD_SLOW=1")
@@ -100,7 +101,7 @@ async def test_state_and_audit_log_are_complete_after_kills_at_random_points(
     topology = Topology(Subjects(nats.prefix))
     async with open_link(nats.url, name="test") as link, asyncio.TaskGroup() as group:
         await ensure_streams(link, topology)
-        journal = random_journal(kills, events)
+        journal = random_journal(kills, events, resume=False, budgets=True)
         saved: list[int] = []
         for number in range(kills):  # so that at each kill there is something to fold
             async with ledger(nats, store) as process:
@@ -125,7 +126,8 @@ def saved_by(directory: Path) -> int:
 
 
 async def check(link: Connection, topology: Topology, directory: Path, events: int) -> None:
-    """The stored rows equal an uninterrupted fold, and the audit log covers every event once."""
+    """The stored rows equal an uninterrupted fold and an independent one, and the audit log covers
+    every event once."""
     whole = Aggregator(topology.subjects)
 
     def fold(record: Record) -> None:
@@ -137,11 +139,27 @@ async def check(link: Connection, topology: Topology, directory: Path, events: i
         store = SqliteStore(mine.database, stream=topology.journal, created=info["created"])
         found = store.find(Query(limit=10 * events))
         kept = store.load()
+        allocations = store.allocations(AllocationsQuery(limit=10 * events))
         store.close()
     assert kept.position == whole.position == events
     assert (kept.epoch, kept.void, kept.malformed) == (whole.epoch, whole.void, whole.malformed)
     rows = [*whole.tasks.values(), *whole.flows.values(), *whole.schedules.values()]
     assert {row.id: plain_row(row) for row in found} == {row.id: plain_row(row) for row in rows}
+    naive = NaiveFold()
+    await scan(link, topology.journal, naive.apply)
+    states = {row.id: row.state for row in found}
+    independent = [*naive.tasks.items(), *naive.flows.items(), *naive.schedules.items()]
+    assert states == {name: row["state"] for name, row in independent}
+    assert {row.seq: row.ending for row in allocations} == {
+        seq: row["ending"] for seq, row in naive.allocations.items()
+    }
+    assert {row.key: row.in_use for row in kept.accounts} == {
+        key: row["in_use"] for key, row in naive.accounts().items()
+    }
+    assert {row.task for row in kept.allocations} == set(whole.held)
+    assert {row.key: row for row in kept.accounts} == {
+        key: row for key, row in whole.accounts.items() if row.open
+    }
     trust = trust_of(directory)
     report = await verify_board(link, topology, trust)
     assert report.findings == []

@@ -4,124 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
-from callboard_broker.connection import Connection, open_link
 from callboard_broker.errors import BadInput, StoreLocked
-from callboard_broker.publisher import Publisher
 from callboard_broker.streams import Topology, ensure_streams
-from callboard_broker.subjects import Subjects
 from callboard_broker.wire import (
     Answered,
     BlobRef,
     Command,
     Cron,
     Dispatch,
-    Epoch,
     Failure,
     Fired,
     FlowRun,
     Gate,
     Lost,
     Merged,
-    Outcome,
     Post,
     Retrying,
     Settled,
     Step,
-    encode,
 )
-from callboard_ledger.serve import LedgerOptions, run_ledger
+from callboard_ledger.serve import run_ledger
 from callboard_ledger.trust import trust_of
 from callboard_ledger.verify import verify_board
+from tests.asked_board import opened, options_of, running
 from tests.servers import NatsServer
 
 _BLOB = BlobRef("b1", 100_000, "0" * 64)
-
-
-class Board:
-    """Writes what posters, a router and a host would write, and asks the ledger."""
-
-    def __init__(self, link: Connection, publisher: Publisher, subjects: Subjects) -> None:
-        self.link = link
-        self.publisher = publisher
-        self.subjects = subjects
-        self.epoch = 0
-
-    async def put(self, subject: str, message: object) -> int:
-        data = message if isinstance(message, bytes) else encode(message)
-        return await self.publisher.put(subject, data)
-
-    async def begin_epoch(self) -> None:
-        self.epoch = await self.put(self.subjects.epoch, Epoch("router-1", 1))
-
-    async def post(self, tenant: str = "acme", payload: bytes = b'{"file":"a.py"}') -> str:
-        subject = self.subjects.task(tenant, "review")
-        return str(await self.put(subject, Post(payload=msgspec.Raw(payload))))
-
-    async def dispatch(self, task: str, tenant: str = "acme", **carried: Any) -> None:
-        subject = self.subjects.dispatch(tenant, "shared", "review")
-        await self.put(subject, Dispatch(task, 1, "s", self.epoch, 3, 0, 20.0, **carried))
-
-    async def outcome(self, task: str, tenant: str = "acme", **carried: Any) -> None:
-        outcome = Outcome(task, 1, "s", "host-1", 1, 2, **carried)
-        await self.put(self.subjects.run(tenant, "outcome", 3), outcome)
-
-    async def run_task(self, tenant: str = "acme") -> str:
-        task = await self.post(tenant)
-        await self.dispatch(task, tenant)
-        await self.outcome(task, tenant, result=msgspec.Raw(b'{"ok":true}'))
-        return task
-
-    async def ask(self, verb: str, question: object, tenant: str = "acme") -> Any:
-        data = question if isinstance(question, bytes) else encode(question)
-        reply = await self.link.request(self.subjects.ask(tenant, verb), data, timeout=15)
-        return msgspec.json.decode(reply.data)
-
-    async def status(self, task: str, tenant: str = "acme", **more: object) -> Any:
-        return await self.ask("status", {"id": task, "fresh": True, **more}, tenant)
-
-    async def position(self, **wanted: int | bool) -> Any:
-        """The ledger's position, once it has audited `audited` events or met a `problem`."""
-        while True:
-            answer = await self.ask("position", {}, "all")
-            problem = "audit_problem" in answer
-            if answer["audited"] >= wanted.get("audited", 0) and problem == wanted.get(
-                "problem", False
-            ):
-                return answer
-
-
-def options_of(nats: NatsServer, directory: Path, **more: Any) -> LedgerOptions:
-    return LedgerOptions(url=nats.url, prefix=nats.prefix, store=directory / "ledger", **more)
-
-
-@asynccontextmanager
-async def running(options: LedgerOptions) -> AsyncIterator[None]:
-    """A ledger in this process, stopped in order at the end."""
-    ready, stop = asyncio.Event(), asyncio.Event()
-    async with asyncio.TaskGroup() as group:
-        group.create_task(run_ledger(options, ready=ready.set, stop=stop))
-        await ready.wait()
-        yield
-        stop.set()
-
-
-@asynccontextmanager
-async def opened(nats: NatsServer) -> AsyncIterator[Board]:
-    async with open_link(nats.url, name="test") as link, Publisher(link) as publisher:
-        subjects = Subjects(nats.prefix)
-        await ensure_streams(link, Topology(subjects))
-        board = Board(link, publisher, subjects)
-        await board.begin_epoch()
-        yield board
 
 
 async def test_a_task_is_told_with_its_result_and_on_demand_its_payload(

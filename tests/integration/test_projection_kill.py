@@ -26,7 +26,7 @@ from callboard_ledger.projection.postgres import PostgresTarget, migrate
 from callboard_ledger.projection.reader import TargetReader
 from callboard_ledger.projection.restoring import restore
 from callboard_ledger.sqlite_store import SqliteStore
-from callboard_ledger.store import Query
+from callboard_ledger.store import AllocationsQuery, FailuresQuery, FiguresQuery, Query
 from callboard_router.purge import Needed, purge
 from tests.databases import Database, open_postgres
 from tests.ledger_journal import random_journal
@@ -84,7 +84,7 @@ async def test_the_tables_are_complete_after_kills_of_the_projector_at_random_po
     settings = {"PROJECTION__BATCH": "37", "PROJECTION__FLUSH_SECONDS": "0.005"}
     async with open_link(nats.url, name="test") as link, asyncio.TaskGroup() as group:
         await ensure_streams(link, topology)
-        journal = random_journal(kills + 1, events, resume=False)
+        journal = random_journal(kills + 1, events, resume=False, budgets=True)
         posting: asyncio.Task[None] | None = None
         written: list[int] = []
         for number in range(kills):  # so that at each kill there is something to write
@@ -195,7 +195,7 @@ async def test_a_ledger_whose_database_is_gone_is_restored_although_the_journal_
     topology = Topology(Subjects(nats.prefix))
     async with open_link(nats.url, name="test") as link:
         await ensure_streams(link, topology)
-        journal = random_journal(8, 2000)
+        journal = random_journal(8, 2000, budgets=True)
         await publish(nats, journal)
         async with projecting(nats, database.url):
             await caught_up(link, topology, 2000)
@@ -212,10 +212,21 @@ async def test_a_ledger_whose_database_is_gone_is_restored_although_the_journal_
         name, _, created = stream.partition(" ")
         store = SqliteStore(mine.database, stream=name, created=created)
         found, kept = store.find(Query(limit=10_000)), store.load()
+        figures = dict(store.figures(FiguresQuery()))
+        failures = dict(store.failures(FailuresQuery(limit=10_000)))
+        allocations = store.allocations(AllocationsQuery(limit=10_000))
         store.close()
     assert (kept.position, kept.epoch) == (done.position, whole.epoch) == (2000, whole.epoch)
     rows = [*whole.tasks.values(), *whole.flows.values(), *whole.schedules.values()]
     assert {row.id: plain(row) for row in found} == {row.id: plain(row) for row in rows}
+    assert len(figures) > 2
+    assert figures == whole.changes().performance.by_key
+    assert failures
+    assert failures == whole.changes().performance.failures
+    assert allocations[::-1] == whole.changes().allocations
+    assert {row.key: row for row in kept.accounts} == {
+        key: row for key, row in whole.accounts.items() if row.open
+    }
 
 
 async def test_an_empty_database_is_filled_from_the_ledger_where_the_journal_was_purged(
@@ -223,7 +234,7 @@ async def test_an_empty_database_is_filled_from_the_ledger_where_the_journal_was
 ):
     await migrate(database.url)
     topology = Topology(Subjects(nats.prefix))
-    journal = random_journal(9, 1500)
+    journal = random_journal(9, 1500, budgets=True)
     async with open_link(nats.url, name="test") as link:
         await ensure_streams(link, topology)
         await publish(nats, journal)
@@ -246,8 +257,16 @@ async def test_an_empty_database_is_filled_from_the_ledger_where_the_journal_was
         for record in records:
             entire.apply(record)
         target = PostgresTarget(database.url)
-        found = await TargetReader(target, stream).find(Query(limit=10_000))
+        reader = TargetReader(target, stream)
+        found = await reader.find(Query(limit=10_000))
+        figures = {key: tally async for key, tally in reader.figures()}
+        allocations = [row async for row in reader.allocations()]
+        accounts = {row.key: row for row in await reader.accounts()}
         await target.close()
+        changes = entire.changes()
+        assert figures == changes.performance.by_key
+        assert allocations == changes.allocations
+        assert accounts == {key: row for key, row in entire.accounts.items() if row.open}
         rows = [*entire.tasks.values(), *entire.flows.values(), *entire.schedules.values()]
         assert {row.id: row.state for row in found} == {row.id: row.state for row in rows}
 

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from callboard_broker.errors import SchemaMissing, TargetAway, TargetRefused
-from callboard_broker.wire import Failure
+from callboard_broker.wire import Failure, Outcome, Settled
 from callboard_ledger.aggregate import Aggregator
 from callboard_ledger.leaves import hashes
 from callboard_ledger.projection.batch import Gathering
@@ -50,7 +50,7 @@ def begun() -> Scribe:
 @pytest.mark.parametrize("seed", range(4))
 async def test_the_tables_equal_the_fold_and_an_independent_one(database: Database, seed: int):
     async with migrated(database) as target:
-        records = random_journal(seed, 3000, resume=False)
+        records = random_journal(seed, 3000, resume=False, budgets=True)
         standing = await deliver(target, records, batch=173)
         assert (standing.parked, standing.position) == (0, len(records))
         await check_projection(target, STREAM, records, SUBJECTS)
@@ -302,3 +302,20 @@ async def test_only_the_owner_gets_at_the_tables_of_a_plain_postgres(database: D
         await stranger.call("callboard_find", '{"kind":"task","most":1}')
     assert refused.value.sqlstate == "42501"
     await stranger.close()
+
+
+async def test_names_that_differ_by_a_nul_only_are_one_and_hold_nothing_up(database: Database):
+    async with migrated(database) as target:
+        scribe = begun()
+        for kind, agent in (("Boom", "one"), ("Boom\0", "one\0"), ("Bo\0om", "one")):
+            task = scribe.post()
+            scribe.dispatch(task)
+            error = Failure(kind, "it broke")
+            outcome = Outcome(task, 1, "s1", "host-1", 1, 2, error=error, agent=agent)
+            scribe.write(SUBJECTS.run("acme", "outcome", 7), outcome)
+            scribe.write(SUBJECTS.run("acme", "settled", 7), Settled(task, scribe.epoch, "failed"))
+        standing = await deliver(target, scribe.records)
+        assert (standing.position, standing.parked) == (len(scribe.records), 0)
+        reader = TargetReader(target, STREAM)
+        assert [(key.type, tally.count) async for key, tally in reader.failures()] == [("Boom", 3)]
+        assert [(key.agent, tally.failed) async for key, tally in reader.figures()] == [("one", 3)]

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from callboard.census import Census, Seen
-from callboard.cli.agents import show_census
+from callboard.cli.crew import show_census
 from callboard.cli.screen import Screen
 from callboard_broker.wire import Beat
 

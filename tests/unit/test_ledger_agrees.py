@@ -22,6 +22,7 @@ from tests.simulation.server import Stored
 from tests.simulation.world import Violation
 
 _SAVE_EVERY = 50
+_EACH = 10
 
 
 def journal_of(seed: int) -> list[Stored]:
@@ -61,6 +62,32 @@ def check(state: State, ledger: Aggregator) -> None:
     assert state.flows.keys() <= live | held
 
 
+def check_in_use(state: State, ledger: Aggregator) -> None:
+    """Raise where a budget is in use for one of the two only, or otherwise.
+
+    What a workflow bounds for itself is the router's alone.
+    """
+    router = {key: n for key, n in state.accounts.in_use.items() if n and key[:5] != "flow/"}
+    assert {key: row.in_use for key, row in ledger.accounts.items() if row.in_use} == router
+
+
+def check_budgets(state: State, ledger: Aggregator) -> None:
+    """Raise where a budget is limited for one of the two only, or its units are not the same."""
+    reserved: dict[tuple[str, str], float] = {}
+    for need, count in state.accounts._held.items():
+        for key in need.keys:
+            for unit, amount in need.units:
+                there = reserved.get((key, unit), 0.0)
+                reserved[key, unit] = there + amount * count
+    told = {(key, u): n for key, row in ledger.accounts.items() for u, n in row.reserved.items()}
+    assert told == pytest.approx({k: n for k, n in reserved.items() if n and k[0][:5] != "flow/"})
+    said = (state.accounts.base, state.accounts.changed)
+    rows = ledger.accounts.items()
+    assert {key: row.base for key, row in rows if row.base is not None} == said[0]
+    assert {key: row.changed for key, row in rows if row.changed is not None} == said[1]
+    assert sum(row.exceeded for _, row in rows) == 0
+
+
 def _lives(inside: str | None, state: State) -> bool:
     """Whether the workflow, or the one around it, goes on."""
     return (inside or "").partition(".")[0] in state.flows
@@ -76,6 +103,9 @@ def test_of_a_simulated_world_ledger_and_router_tell_the_same(seed: int) -> None
         record = Record(stored.seq, stored.at_ms * 1_000_000, stored.subject, b"", stored.data)
         verdict = ledger.apply(record)
         assert verdict == "malformed" or (verdict == "accepted") == counted, stored
+        check_in_use(state, ledger)
+        if stored.seq % _EACH == 0:
+            check_budgets(state, ledger)
         if not state.answers:
             check(state, ledger)
         if stored.seq % _SAVE_EVERY == 0:

@@ -7,27 +7,31 @@ import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from callboard.census import Census, take_census
 from callboard.cli.loop import run
-from callboard.cli.options import Follow, Json, Metrics, Nats, Prefix, new_app
-from callboard.cli.reaching import link_to
-from callboard.cli.screen import Cell, Screen
-from callboard.cli.watching import watch
+from callboard.cli.options import (
+    Capability,
+    Follow,
+    Json,
+    Metrics,
+    Nats,
+    Prefix,
+    Rows,
+    Whose,
+    new_app,
+)
+from callboard.cli.screen import Screen
 from callboard.connecting import locate
 from callboard.hosting import host_options, scaling_policy
 from callboard_agents import LocalPool, load, run_host
 from callboard_broker.errors import BadInput
 from callboard_broker.logs import start_logging
-from callboard_broker.streams import Topology
-from callboard_broker.subjects import SHARED_POOL, Subjects
+from callboard_broker.subjects import ALL_TENANTS, SHARED_POOL
 
-__all__ = ["app", "show_census"]
-
-_BLOCKED_SECONDS = 1.0  # that a loop does not answer for less, is nothing to be told
+__all__ = ["app"]
 
 app = new_app("Run agent hosts, and see which are there.")
 
@@ -124,70 +128,64 @@ def run_agents(  # noqa: PLR0913  each is an option of the command
 @app.command(
     "list",
     epilog="callboard agents list --json | jq -r '.hosts[].host'\n\n"
-    "A host that has been silent for 20 seconds is not listed. It is blocked while a "
+    "callboard agents list --all\n\n"
+    "A host that has been silent for 20 seconds is not listed, but with --all, by the ledger: who "
+    "was heard within a week, and how many attempts each has run at once. It is blocked while a "
     "handler holds up its event loop.",
 )
 def list_agents(
-    *, follow: Follow = False, nats: Nats = None, prefix: Prefix = None, json: Json = False
+    *,
+    every: Annotated[bool, typer.Option("--all", help="Also who is silent or gone.")] = False,
+    follow: Follow = False,
+    nats: Nats = None,
+    prefix: Prefix = None,
+    json: Json = False,
 ) -> None:
     """List the hosts that are there: what they offer, and how busy they are."""
 
-    async def work() -> None:
-        place = locate(nats, prefix)
-        screen = Screen(json=json)
-        async with link_to(place, name="callboard agents") as connection:
+    from callboard.cli.crew import list_hosts  # noqa: PLC0415  a host needs none of it
 
-            async def show() -> bool:
-                census = await take_census(connection, Topology(Subjects(place.prefix)))
-                show_census(screen, census)
-                return True
-
-            await watch(screen, show, follow=follow)
-
-    run(work())
+    run(list_hosts(Screen(json=json), nats, prefix, every=every, follow=follow))
 
 
-def show_census(screen: Screen, census: Census) -> None:
-    """The table of hosts."""
-    if screen.json:
-        hosts = [
-            {
-                "host": seen.beat.host,
-                "pool": seen.beat.pool,
-                "node": seen.beat.node,
-                "pid": seen.beat.pid,
-                "running": len(seen.beat.holds),
-                "cpu": round(seen.beat.cpu, 3),
-                "memory_mb": round(seen.beat.memory_mb, 1),
-                "allocated_cpu": round(seen.beat.allocated_cpu, 3),
-                "allocated_mb": round(seen.beat.allocated_mb, 1),
-                "blocked_seconds": round(seen.beat.blocked, 3),
-                "layers": sorted(seen.beat.layers),
-                "silent_seconds": round(seen.age, 3),
-                "offers": seen.beat.offers,
-            }
-            for seen in census.hosts
-        ]
-        screen.document({"hosts": hosts})
-        return
-    if not census.hosts:
-        screen.note("no host is there: start one with `callboard agents run MODULE`")
-        return
-    rows: list[list[Cell]] = [
-        [
-            seen.beat.host,
-            seen.beat.pool,
-            seen.beat.pid,
-            len(seen.beat.holds),
-            f"{seen.beat.memory_mb:.0f} MiB",
-            f"{seen.age:.1f} s",
-            f"{seen.beat.blocked:.0f} s" if seen.beat.blocked >= _BLOCKED_SECONDS else "",
-            " ".join(sorted(offer.capability for offer in seen.beat.offers)),
-        ]
-        for seen in census.hosts
-    ]
-    columns = ("host", "pool", "pid#", "running#", "memory#", "silent#", "blocked#", "capabilities")
-    screen.table(columns, rows, fold="capabilities")
+@app.command(
+    "held",
+    epilog="callboard agents held\n\ncallboard agents held --host node-812-0 --all\n\n"
+    "callboard agents held --all --json | jq -c 'select(.ending == \"lost\")'\n\n"
+    "A place is held from the dispatch of an attempt to its outcome or loss. Which host has one "
+    "that came through a shared queue, the journal says at its end. What was returned is known "
+    "for thirty days.",
+)
+def held(  # noqa: PLR0913  each is an option of the command
+    *,
+    every: Annotated[bool, typer.Option("--all", help="Also what was returned.")] = False,
+    host: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only of this one.", show_default=False)
+    ] = None,
+    pool: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only of this one.", show_default=False)
+    ] = None,
+    capability: Capability = None,
+    before: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="SEQ", help="Only dispatches below it.", show_default=False),
+    ] = None,
+    rows: Rows = 100,
+    follow: Follow = False,
+    tenant: Whose = ALL_TENANTS,
+    nats: Nats = None,
+    prefix: Prefix = None,
+    json: Json = False,
+) -> None:
+    """Show what attempts hold: who has which since when, and when it was returned."""
+    from callboard.cli.crew import Asked, list_held  # noqa: PLC0415  a host needs none of it
+
+    said = {"host": host, "pool": pool, "capability": capability, "before": before}
+    question: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
+    question["held"] = not every
+
+    asked = Asked(question, tenant, rows)
+    run(list_held(Screen(json=json), nats, prefix, asked, follow=follow))
 
 
 async def _keep(pool: LocalPool) -> None:

@@ -12,10 +12,13 @@ from callboard_broker.errors import BadInput, CallboardError, UnknownTask
 from callboard_broker.subjects import ALL_TENANTS
 from callboard_broker.wire import Limit
 from callboard_ledger.figures import FailuresView, FiguresView
+from callboard_ledger.holding_views import AgentsView, AllocationsView, BudgetsView
 from callboard_ledger.views import HistoryView, ListView, PositionView, RowView
 
 __all__ = [
     "Budgets",
+    "ask_agents",
+    "ask_allocations",
     "ask_budgets",
     "ask_failures",
     "ask_figures",
@@ -24,6 +27,7 @@ __all__ = [
     "ask_position",
     "ask_router",
     "ask_status",
+    "ask_used",
     "at_once",
     "meant",
 ]
@@ -98,6 +102,27 @@ async def ask_failures(board: Board, question: dict[str, Any], tenant: str) -> F
     data = await board.ask("failures", {**question, "fresh": True}, tenant=tenant)
     _refuse(data, "", tenant)
     return msgspec.json.decode(data, type=FailuresView)
+
+
+async def ask_agents(board: Board, question: dict[str, Any]) -> AgentsView:
+    """Hosts that were heard. Raises `BadInput`, `NoResponder`."""
+    data = await board.ask("agents", {**question, "fresh": True}, tenant=ALL_TENANTS)
+    _refuse(data, "", ALL_TENANTS)
+    return msgspec.json.decode(data, type=AgentsView)
+
+
+async def ask_allocations(board: Board, question: dict[str, Any], tenant: str) -> AllocationsView:
+    """What attempts hold, the newest first. Raises `BadInput`, `NoResponder`."""
+    data = await board.ask("allocations", {**question, "fresh": True}, tenant=tenant)
+    _refuse(data, "", tenant)
+    return msgspec.json.decode(data, type=AllocationsView)
+
+
+async def ask_used(board: Board, question: dict[str, Any], tenant: str) -> BudgetsView:
+    """What is taken of budgets, as the ledger counts it. Raises `BadInput`, `NoResponder`."""
+    data = await board.ask("budgets", {**question, "fresh": True}, tenant=tenant)
+    _refuse(data, "", tenant)
+    return msgspec.json.decode(data, type=BudgetsView)
 
 
 async def ask_position(board: Board) -> PositionView:

@@ -51,9 +51,9 @@ ArchiveOption = Annotated[
     epilog="callboard audit verify\n\n"
     "callboard audit verify --checkpoint /backup/checkpoints --key /backup/audit.pub --json\n\n"
     "callboard audit verify events.jsonl --key 'callboard/cb/1f2e3d4c+...'\n\n"
-    "Exit code 1: something was altered, deleted, reordered, inserted or cut off. Without a "
-    "checkpoint that was kept outside the server nobody can tell that the end of the audit log "
-    "was cut off."
+    "Exit code 1: something was altered, deleted, reordered, inserted or cut off. Without an "
+    "audit checkpoint that was kept outside the server nobody can tell that the end of the audit "
+    "log was cut off."
 )
 def verify(
     *,
@@ -70,7 +70,7 @@ def verify(
         list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="Checkpoints kept outside, or a ledger's directory. May be repeated.",
+            help="Audit checkpoints kept outside, or a ledger's directory. May be repeated.",
             show_default="those of the ledger here",
         ),
     ] = None,
@@ -124,7 +124,7 @@ def export(  # noqa: PLR0913  each is an option of the command
         list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="Older checkpoints that the export shall be comparable with.",
+            help="Older audit checkpoints that the export shall be comparable with.",
             show_default=False,
         ),
     ] = None,
@@ -176,7 +176,7 @@ def checkpoint(
     prefix: Prefix = None,
     json: Json = False,
 ) -> None:
-    """Print the latest signed checkpoint (a C2SP tlog-checkpoint)."""
+    """Print the latest audit checkpoint: the signed head of the tree (a C2SP tlog-checkpoint)."""
     place = locate(nats, prefix)
     run(show_checkpoint(place, Screen(json=json), trusted(place, key, [])))
 

@@ -1,4 +1,4 @@
-"""What the commands of `callboard audit` do: verify, export, prove, show the checkpoint.
+"""What the commands of `callboard audit` do: verify, export, prove, show the audit checkpoint.
 
 The public key and the checkpoints are those that are named, else those of the ledger that this
 project runs itself: another server's board is none of this folder's business.
@@ -28,7 +28,7 @@ from callboard_broker.subjects import Subjects
 from callboard_ledger.archiving import ArchiveFolder, archived_events
 from callboard_ledger.check_export import ExportReport, check_export
 from callboard_ledger.checkpoints import own_keys, read_checkpoints
-from callboard_ledger.exporting import export_board
+from callboard_ledger.exporting import Exported, export_board
 from callboard_ledger.findings import Finding
 from callboard_ledger.proofs import MAGIC, ProofReport, check_proof, prove
 from callboard_ledger.proving import latest_checkpoint
@@ -41,6 +41,7 @@ __all__ = [
     "prove_place",
     "show_checkpoint",
     "time_ms",
+    "told_export",
     "trusted",
     "trusted_offline",
     "verify_file",
@@ -122,7 +123,7 @@ async def export_place(
     events = _archived(archive)
     async with link_to(place, name="callboard audit") as connection:
         with _output(output) as file, _progress(screen) as progress:
-            count = await export_board(
+            done = await export_board(
                 connection,
                 _topology(place),
                 choice,
@@ -134,9 +135,21 @@ async def export_place(
     if str(output) == "-":
         return
     if screen.json:
-        screen.document({"output": str(output), "events": count})
+        told = {"events": done.events, "hashes_only": done.absent}
+        screen.document({"output": str(output), **told})
     else:
-        screen.line(f"{count} events are in {output}")
+        screen.line(f"{told_export(done)}: {output}")
+
+
+def told_export(done: Exported) -> str:
+    """How many events have their content, and how many do not."""
+    content = done.events - done.absent
+    if not done.absent:
+        return f"{content} events"
+    return (
+        f"{done.events} events, {content} with their content and {done.absent} as hashes only, "
+        "which have left the journal (--archive FOLDER adds what was archived)"
+    )
 
 
 async def prove_place(place: Place, screen: Screen, seq: int, trust: Trust) -> None:
@@ -286,8 +299,8 @@ def _export_facts(report: ExportReport) -> dict[str, object]:
         facts["purged"] = f"{report.absent} events are here as hashes only"
     if report.uncompared:
         facts["not compared"] = (
-            f"{len(report.uncompared)} checkpoints end inside what was not chosen: export with "
-            "--checkpoint FILE"
+            f"{len(report.uncompared)} audit checkpoints end inside what was not chosen: export "
+            "with --checkpoint FILE"
         )
     return facts
 

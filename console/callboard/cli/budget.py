@@ -11,11 +11,13 @@ from msgspec import structs
 
 from callboard.cli.asking import Budgets, ask_budgets, ask_router
 from callboard.cli.giving import whoami
+from callboard.cli.holding import show_used
 from callboard.cli.loop import run
-from callboard.cli.options import Json, Nats, Prefix, new_app, seconds
+from callboard.cli.options import Follow, Json, Nats, Prefix, Whose, new_app, seconds
 from callboard.cli.reaching import reach
 from callboard.cli.reading import number, split_pair
 from callboard.cli.screen import Cell, Screen
+from callboard.cli.watching import watch
 from callboard_broker.client import Board
 from callboard_broker.errors import BadInput
 from callboard_broker.subjects import ALL_TENANTS, check_capability, check_tenant, check_token
@@ -52,6 +54,42 @@ def show(
         async with reach(nats, prefix, name="callboard budget") as board:
             budgets = await ask_budgets(board)
         _show(Screen(json=json), budgets, key)
+
+    run(work())
+
+
+@app.command(
+    epilog="callboard budget used\n\ncallboard budget used key/provider:openai\n\n"
+    "callboard budget used --json | jq '.items[] | {key, used}'\n\n"
+    "By the ledger, out of the journal: it answers also while no router is active. most: attempts "
+    "at once, at most, since the budget has a limit. exceeded: dispatches beyond it; there are "
+    "none. reserved: units of attempts that run. used: units of those that have ended, as they "
+    "told them, or as they were reserved.",
+)
+def used(
+    key: Annotated[
+        str | None, typer.Argument(metavar="[KEY]", help="Only this one.", show_default=False)
+    ] = None,
+    *,
+    follow: Follow = False,
+    tenant: Whose = ALL_TENANTS,
+    nats: Nats = None,
+    prefix: Prefix = None,
+    json: Json = False,
+) -> None:
+    """Show what attempts have taken of each budget: places, and units reserved and used."""
+    if key is not None:
+        check_budget(key)
+
+    async def work() -> None:
+        screen = Screen(json=json)
+        async with reach(nats, prefix, name="callboard budget") as board:
+
+            async def tell() -> bool:
+                await show_used(screen, board, key, tenant)
+                return True
+
+            await watch(screen, tell, follow=follow)
 
     run(work())
 

@@ -27,8 +27,8 @@ app = new_app()
 @app.command(
     epilog="callboard ledger --nats nats://nats:4222 --store /var/lib/callboard/ledger\n\n"
     "callboard ledger --store /var/lib/callboard/ledger --rebuild\n\n"
-    "The directory holds its database, and key, checkpoints and archive of the audit log; keep the "
-    "checkpoints on another disk (the setting audit.checkpoints), or copy them away."
+    "The directory holds its database, and the audit log's key, audit checkpoints and archive; "
+    "keep the audit checkpoints on another disk (the setting audit.checkpoints), or copy them away."
 )
 def ledger(
     *,

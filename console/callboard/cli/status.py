@@ -11,8 +11,8 @@ from msgspec import UNSET
 from rich.text import Text
 
 from callboard.census import take_census
-from callboard.cli.agents import show_census
 from callboard.cli.asking import ask_budgets, ask_list, ask_position, ask_status, at_once
+from callboard.cli.crew import show_census
 from callboard.cli.following import follow_to_end, unoffered
 from callboard.cli.lagging import told_projectors
 from callboard.cli.loop import run

@@ -37,7 +37,7 @@ class MemoryLedger:
         self.answering = Answering(
             connection,
             topology,
-            (self._aggregator, self._store, None),
+            (self._aggregator, self._store, None, None),
             flush=self._flush,
             catch_up=self._catch_up,
             position=self._position,

@@ -16,14 +16,22 @@ import msgspec
 
 from callboard_broker.record import Record
 from callboard_ledger.aggregate import Verdict
-from callboard_ledger.performance import Performance
-from callboard_ledger.projection.documents import document_of, kind_of, without_nul
+from callboard_ledger.projection.documents import document_of, kind_of
 from callboard_ledger.projection.events import event_document
+from callboard_ledger.projection.holdings import (
+    account_document,
+    allocation_document,
+    failure_document,
+    failures_of,
+    figure_document,
+    figures_of,
+)
 from callboard_ledger.reading import Reading
 from callboard_ledger.rows import Changes, Merge, Row
 
-__all__ = ["Batch", "Beside", "Folded", "Gathering", "Item", "Parked"]
+__all__ = ["Batch", "Beside", "Folded", "Gathering", "Item", "Parked", "holdings_of"]
 
+_SHOWN = 512
 _encoder = msgspec.json.Encoder()
 
 
@@ -135,7 +143,7 @@ class Gathering:
         items, self._events, self.size = self._events, [], 0
         for row in _changed(changes):
             items.append(Item(kind_of(row), row.seq, _name(row), document_of(row)))
-        items += _sums(changes.performance)
+        items += holdings_of(changes)
         if self._beside is not None:
             items += self._beside(self._stream, self._folded, changes)
             self._folded = []
@@ -151,6 +159,8 @@ class Gathering:
         }
         if changes.gone:
             head["gone"] = list(changes.gone)
+        if changes.closed:
+            head["closed"] = list(changes.closed)
         self._position = changes.position
         return Batch(head=head, items=items)
 
@@ -164,11 +174,16 @@ def _changed(changes: Changes) -> Iterable[Row | Merge]:
     yield from changes.merges
 
 
-def _sums(performance: Performance) -> Iterable[Item]:
-    for key, tally in performance.by_key.items():
-        document = {**key._asdict(), **msgspec.structs.asdict(tally)}
-        name = "/".join(map(str, key))
-        yield Item("performance", 0, name, without_nul(_encoder.encode(document)))
+def holdings_of(changes: Changes) -> Iterable[Item]:
+    """What attempts hold, budgets, and what is added to figures."""
+    for row in changes.allocations:
+        yield Item("attempt", row.seq, row.task, allocation_document(row))
+    for account in changes.accounts:
+        yield Item("budget", 0, account.key, account_document(account))
+    for key, tally in figures_of(changes.performance).items():
+        yield Item("performance", 0, "/".join(map(str, key)), figure_document(key, tally))
+    for kind, failure in failures_of(changes.performance).items():
+        yield Item("failure", 0, "/".join(kind)[:_SHOWN], failure_document(kind, failure))
 
 
 def _name(row: Row | Merge) -> str:

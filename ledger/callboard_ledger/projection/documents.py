@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from callboard_broker.wire import Failure
+from callboard_ledger.budgets import Draws
 from callboard_ledger.rows import CommandRow, Flow, FlowStep, Merge, Row, Schedule, Task
 from callboard_ledger.viewing import view
 from callboard_ledger.views import FlowView
@@ -41,7 +42,7 @@ def _columns(names: str) -> list[str]:
 _TASK = _columns(
     "seq id tenant capability state attempt lost unstarted errors generation priority shard "
     "posted_at dispatched_at ended_at host dispatch_seq end_seq flow step idx parent not_before "
-    "cancel paused used past payload_seq agent"
+    "cancel paused used past payload_seq agent draws"
 )
 _FLOW = _columns(
     "seq id tenant name state generation posted_at ended_at end_seq shard flow step idx cancel "
@@ -49,7 +50,7 @@ _FLOW = _columns(
 )
 _SCHEDULE = _columns(
     "seq id tenant capability cron state priority posted_at ended_at end_seq shard number next_at "
-    "cancel paused"
+    "cancel paused draws"
 )
 _COMMAND = _columns(
     "seq tenant verb target by reason shard posted_at end_seq state source edits done"
@@ -115,7 +116,8 @@ def _error(failure: Failure) -> Failure:
 def task_of(columns: Mapping[str, Any], secret: Mapping[str, Any] | None = None) -> Task:
     """The task of these columns; with the columns of its secret, as the fold knows it."""
     fields: dict[str, Any] = {name: columns.get(name) for name in _TASK}
-    error, agent = columns.get("error"), columns.get("agent")
+    error, agent, draws = columns.get("error"), columns.get("agent"), columns.get("draws")
+    fields["draws"] = None if draws is None else msgspec.convert(draws, Draws)
     fields["agent"] = None if agent is None else tuple(agent)
     task = Task(**fields, failure=None if error is None else msgspec.convert(error, Failure))
     found = secret or columns

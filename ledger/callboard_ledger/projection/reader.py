@@ -13,13 +13,22 @@ from typing import Any
 import msgspec
 
 from callboard_broker.rule import DEAD_WINDOW_MS, MAX_DEAD, MAX_DEAD_FLOWS
+from callboard_ledger.allocations import Allocation
 from callboard_ledger.book import element_key
+from callboard_ledger.budgets import Account
+from callboard_ledger.performance import FailureKey, FailureTally, PerformanceKey, Tally
 from callboard_ledger.projection.documents import (
     command_of,
     flow_of,
     merge_of,
     schedule_of,
     task_of,
+)
+from callboard_ledger.projection.holdings import (
+    account_of,
+    allocation_of,
+    failure_of,
+    figure_of,
 )
 from callboard_ledger.projection.target import Target
 from callboard_ledger.rows import Changes, CommandRow, Flow, Merge, Schedule, Task
@@ -81,7 +90,10 @@ class TargetReader:
             async for row in self._pages("task", wanted):
                 if row["seq"] not in known:
                     tasks.append(task_of(row, secrets.get(row["seq"], {})))
+        held = [allocation_of(row) async for row in self._pages("attempt", {"held": True})]
         return Changes(
+            allocations=held,
+            accounts=await self.accounts(),
             position=head.position,
             at_ms=head.at_ms,
             epoch=head.epoch,
@@ -114,6 +126,25 @@ class TargetReader:
             yield task_of(kept) if kept else task_of(columns, secrets.get(columns["seq"], {}))
         for columns in parked.values():
             yield task_of(columns)
+
+    async def allocations(self) -> AsyncIterator[Allocation]:
+        """What attempts hold and have held."""
+        async for columns in self._pages("attempt", {}):
+            yield allocation_of(columns)
+
+    async def accounts(self) -> list[Account]:
+        """Every budget, by its key."""
+        return [account_of(columns) async for columns in self._skipping("budget")]
+
+    async def figures(self) -> AsyncIterator[tuple[PerformanceKey, Tally]]:
+        """The performance of every hour."""
+        async for columns in self._skipping("performance"):
+            yield figure_of(columns)
+
+    async def failures(self) -> AsyncIterator[tuple[FailureKey, FailureTally]]:
+        """Every kind of failures."""
+        async for columns in self._skipping("failure"):
+            yield failure_of(columns)
 
     async def find(self, query: Query) -> list[Task | Flow | Schedule]:
         """The rows that `query` asks for, the newest first; see `Store.find`."""
@@ -242,6 +273,17 @@ class TargetReader:
             if len(page) < _PAGE:
                 return
             after = page[-1]["seq"]
+
+    async def _skipping(self, kind: str) -> AsyncIterator[dict[str, Any]]:
+        """Page by page of what has no sequence; whoever writes meanwhile disturbs it."""
+        skip = 0
+        while True:
+            page = await self._ask(kind, {"skip": skip}, _PAGE)
+            for row in page:
+                yield row
+            if len(page) < _PAGE:
+                return
+            skip += _PAGE
 
     async def _ask(self, kind: str, wanted: dict[str, Any], most: int) -> list[dict[str, Any]]:
         return await _find(

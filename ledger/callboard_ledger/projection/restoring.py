@@ -6,11 +6,13 @@ The rows go into a draft beside the place, which takes its name only when it is 
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from callboard_broker.errors import BadInput
+from callboard_ledger.allocations import Allocation
 from callboard_ledger.directory import LedgerDirectory
+from callboard_ledger.performance import Performance
 from callboard_ledger.projection.reader import TargetReader
 from callboard_ledger.projection.target import Target
 from callboard_ledger.rows import Changes, CommandRow, Flow, Merge, Row, Schedule, Task
@@ -34,7 +36,7 @@ async def restore(target: Target, stream: str, ledger: Path) -> Restored:
     """Write the projection of `stream` into the ledger's directory.
 
     Raises `StoreLocked` while a ledger uses it, `BadInput` if it holds a database already or the
-    target nothing, and what the target raises.
+    target nothing or is being written to, and what the target raises.
     """
     reader = TargetReader(target, stream)
     head = await reader.head()
@@ -56,8 +58,26 @@ async def restore(target: Target, stream: str, ledger: Path) -> Restored:
                     store.save(_changes(head, page))
                     page = []
             store.save(_changes(head, page))
+            await _add_holdings(store, reader, head)
+        if (await reader.head()).position != head.position:
+            raise BadInput("from", f"a projector writes to {target.name}: stop it first")
         draft.replace(directory.database)
     return Restored(journal=stream, position=head.position, rows=count)
+
+
+async def _add_holdings(store: SqliteStore, reader: TargetReader, head: Changes) -> None:
+    """What attempts hold, what of budgets is used, and the figures."""
+    allocations: list[Allocation] = []
+    async for row in reader.allocations():
+        allocations.append(row)
+        if len(allocations) == _PAGE:
+            store.save(replace(head, allocations=allocations))
+            allocations = []
+    performance = Performance()
+    performance.by_key = {key: tally async for key, tally in reader.figures()}
+    performance.failures = {key: tally async for key, tally in reader.failures()}
+    accounts = await reader.accounts()
+    store.save(replace(head, allocations=allocations, accounts=accounts, performance=performance))
 
 
 def _changes(head: Changes, rows: list[Row | Merge]) -> Changes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import sys
 import tempfile
 from contextlib import closing
 from itertools import islice
@@ -16,12 +17,14 @@ from typing import Any
 
 from callboard_broker.errors import BadInput
 from callboard_ledger.book import Book
-from callboard_ledger.projection.batch import Batch, Beside, Item
+from callboard_ledger.performance import Performance
+from callboard_ledger.projection.batch import Batch, Beside, Item, holdings_of
 from callboard_ledger.projection.delivery import Delivery, Standing
 from callboard_ledger.projection.documents import document_of, kind_of
 from callboard_ledger.projection.target import Target
 from callboard_ledger.rows import Changes, Flow, Merge, Row, Task
 from callboard_ledger.sqlite_store import SqliteStore
+from callboard_ledger.store import AllocationsQuery, FailuresQuery, FiguresQuery
 
 __all__ = ["seed"]
 
@@ -72,6 +75,22 @@ async def _write(
             if beside is not None:
                 items += beside(stream, [], _alone(live, page))
             await delivery.deliver(Batch(head=head, items=items))
+    performance = Performance()
+    performance.by_key = dict(store.figures(FiguresQuery()))
+    performance.failures = dict(store.failures(FailuresQuery(limit=sys.maxsize)))
+    holdings = Changes(
+        position=0,
+        at_ms=0,
+        epoch=0,
+        void=0,
+        malformed=0,
+        allocations=store.allocations(AllocationsQuery(limit=sys.maxsize)),
+        accounts=live.accounts,
+        performance=performance,
+    )
+    rest = iter(holdings_of(holdings))
+    while part := list(islice(rest, _PAGE)):
+        await delivery.deliver(Batch(head=head, items=part))
     counts = {"epoch": live.epoch, "void": live.void, "malformed": live.malformed}
     last = {**head, **counts, "position": live.position, "at": live.at_ms}
     await delivery.deliver(Batch(head=last, items=[]))

@@ -83,6 +83,7 @@ create table if not exists public.callboard_tasks (
   past jsonb,
   payload_seq bigint,
   agent jsonb,  -- name and version of the handler that failed last
+  draws jsonb,  -- further budgets by name, and units that an attempt reserves
   last_seq bigint not null,
   primary key (stream, seq)
 );
@@ -105,6 +106,7 @@ create table if not exists public.callboard_schedules (
   next_at bigint,
   cancel text,
   paused boolean not null,
+  draws jsonb,
   last_seq bigint not null,
   primary key (stream, seq)
 );
@@ -216,6 +218,62 @@ create table if not exists public.callboard_performance (
   primary key (stream, hour, tenant, capability, agent, version)
 );
 
+-- What each attempt held: a place in a queue of a pool, from its dispatch (seq, since) to its outcome
+-- or loss (end_seq, returned_at, ending). started_at, ended_at: by the host's clock.
+create table if not exists public.callboard_attempts (
+  stream text not null,
+  seq bigint not null,
+  task text not null,
+  attempt integer not null,
+  tenant text not null,
+  pool text not null,
+  capability text not null,
+  since bigint not null,
+  host text,
+  end_seq bigint,
+  returned_at bigint,
+  ending text,
+  started_at bigint,
+  ended_at bigint,
+  last_seq bigint not null,
+  primary key (stream, seq)
+);
+
+-- Budgets that are limited or in use. tenant: whose it is, if it is a tenant's; else empty.
+create table if not exists public.callboard_budgets (
+  stream text not null,
+  key text not null,
+  tenant text not null,
+  base jsonb,     -- what the settings say
+  changed jsonb,  -- what was set on the running board
+  "limit" jsonb,  -- what holds
+  in_use integer not null,
+  most integer not null,
+  exceeded bigint not null,
+  reserved jsonb not null,
+  used jsonb not null,
+  last_seq bigint not null,
+  primary key (stream, key)
+);
+
+-- Tasks that failed or expired alike: how many, and the last one as an example.
+create table if not exists public.callboard_failures (
+  stream text not null,
+  tenant text not null,
+  type text not null,
+  pattern text not null,
+  capability text not null,
+  agent text not null,
+  version text not null,
+  count bigint not null,
+  first_at bigint not null,
+  last_at bigint not null,
+  example text not null,
+  message text not null,
+  last_seq bigint not null,
+  primary key (stream, tenant, type, pattern, capability, agent, version)
+);
+
 -- Secrets of running attempts and of lost ones whose cost may still come: the fold needs them, no
 -- tenant sees them.
 create table if not exists public.callboard_secrets (
@@ -261,6 +319,9 @@ create index if not exists callboard_commands_target
   on public.callboard_commands (stream, target, seq);
 create index if not exists callboard_performance_tenant
   on public.callboard_performance (tenant, hour);
+create index if not exists callboard_attempts_held
+  on public.callboard_attempts (stream, seq) where end_seq is null;
+create index if not exists callboard_attempts_tenant on public.callboard_attempts (tenant, seq);
 create index if not exists callboard_events_tenant on public.callboard_events (tenant, seq);
 create index if not exists callboard_events_task on public.callboard_events (stream, task, seq);
 create index if not exists callboard_audit_tenant on public.callboard_audit (tenant, seq);

@@ -144,6 +144,43 @@ begin
         last_seq = excluded.last_seq
       where t.last_seq < excluded.last_seq;
   end if;
+  if b ? 'failure' then
+    insert into public.callboard_failures as t
+    select * from jsonb_populate_recordset(
+        jsonb_populate_record(null::public.callboard_failures, common), b->'failure')
+      on conflict (stream, tenant, type, pattern, capability, agent, version) do update set
+        count = t.count + excluded.count,
+        first_at = least(t.first_at, excluded.first_at),
+        last_at = excluded.last_at,
+        example = excluded.example,
+        message = excluded.message,
+        last_seq = excluded.last_seq
+      where t.last_seq < excluded.last_seq;
+  end if;
+  if b ? 'attempt' then
+    insert into public.callboard_attempts as t
+    select * from jsonb_populate_recordset(
+        jsonb_populate_record(null::public.callboard_attempts, common), b->'attempt')
+      on conflict (stream, seq) do update set
+        (host, end_seq, returned_at, ending, started_at, ended_at, last_seq) =
+        (excluded.host, excluded.end_seq, excluded.returned_at, excluded.ending,
+         excluded.started_at, excluded.ended_at, excluded.last_seq)
+      where t.last_seq < excluded.last_seq;
+  end if;
+  if b ? 'closed' then
+    delete from public.callboard_budgets t
+      where t.stream = s and t.key in (select jsonb_array_elements_text(b->'closed'));
+  end if;
+  if b ? 'budget' then
+    insert into public.callboard_budgets as t
+    select * from jsonb_populate_recordset(
+        jsonb_populate_record(null::public.callboard_budgets, common), b->'budget')
+      on conflict (stream, key) do update set
+        (base, changed, "limit", in_use, most, exceeded, reserved, used, last_seq) =
+        (excluded.base, excluded.changed, excluded."limit", excluded.in_use, excluded.most,
+         excluded.exceeded, excluded.reserved, excluded.used, excluded.last_seq)
+      where t.last_seq < excluded.last_seq;
+  end if;
   if exists (select from public.callboard_parked where stream = s) then
     -- A row that is right now is parked no longer; an event is never written again.
     delete from public.callboard_parked x using (
@@ -213,7 +250,10 @@ declare
     when 'stream' then 'callboard_streams' when 'task' then 'callboard_tasks'
     when 'flow' then 'callboard_workflows' when 'schedule' then 'callboard_schedules'
     when 'command' then 'callboard_commands' when 'merge' then 'callboard_merges'
-    when 'secret' then 'callboard_secrets' when 'parked' then 'callboard_parked' end;
+    when 'secret' then 'callboard_secrets' when 'parked' then 'callboard_parked'
+    when 'attempt' then 'callboard_attempts' when 'budget' then 'callboard_budgets'
+    when 'performance' then 'callboard_performance'
+    when 'failure' then 'callboard_failures' end;
   clauses text[] := '{}';
   sorted text := case when q ? 'after' then 'seq' else 'seq desc' end;
   field text;
@@ -244,6 +284,7 @@ begin
       array(select jsonb_array_elements_text(q->'targets')));
   end if;
   if q ? 'steps' then clauses := clauses || text 'step is not null and posted_at is null'; end if;
+  if q ? 'held' then clauses := clauses || text 'end_seq is null'; end if;
   if q ? 'roots' then clauses := clauses || text 'flow is null'; end if;
   if q ? 'alone' then clauses := clauses || text '(step is null or posted_at is not null)'; end if;
   if q ? 'ended_before' then
@@ -251,12 +292,17 @@ begin
       '''expired'')', q->>'ended_before');
     sorted := 'end_seq desc';
   end if;
-  if q->>'kind' = 'stream' then sorted := 'updated_at desc'; end if;
+  sorted := case q->>'kind'
+    when 'stream' then 'updated_at desc'
+    when 'budget' then 'key'
+    when 'performance' then 'hour, tenant, capability, agent, version'
+    when 'failure' then 'tenant, type, pattern, capability, agent, version'
+    else sorted end;
   execute format(
     'select coalesce(jsonb_agg(to_jsonb(t)), ''[]'') from '
-    '(select * from public.%I where %s order by %s limit %s) t',
+    '(select * from public.%I where %s order by %s limit %s offset %s) t',
     name, coalesce(nullif(array_to_string(clauses, ' and '), ''), 'true'), sorted,
-    least((q->>'most')::integer, 10000)) into answer;
+    least((q->>'most')::integer, 10000), coalesce((q->>'skip')::bigint, 0)) into answer;
   return answer;
 end $$;
 

@@ -13,7 +13,8 @@ do $$
 declare
   shown constant text[] := array['callboard_workflows', 'callboard_tasks', 'callboard_schedules',
     'callboard_commands', 'callboard_merges', 'callboard_events', 'callboard_audit',
-    'callboard_allocations', 'callboard_performance'];
+    'callboard_allocations', 'callboard_performance', 'callboard_attempts', 'callboard_budgets',
+    'callboard_failures'];
   hidden constant text[] := array['callboard_migrations', 'callboard_streams', 'callboard_secrets',
     'callboard_parked'];
   functions constant text[] := array['callboard_project(text)', 'callboard_write(jsonb)',
