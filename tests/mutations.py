@@ -27,6 +27,7 @@ JUDGES = (
     "tests/unit/test_queueing.py",
     "tests/unit/test_fold.py",
     "tests/unit/test_fold_workflows.py",
+    "tests/unit/test_checkpoints.py",
     "tests/unit/test_commands.py",
     "tests/unit/test_properties_core.py",
     "tests/unit/test_workflow_joins.py",
