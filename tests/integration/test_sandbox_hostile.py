@@ -345,7 +345,7 @@ async def test_a_coroutine_in_a_child_may_wait_for_threads_and_signals() -> None
     async with opened("hostile.patient") as nursery:
         ending = await run(nursery, "hostile.patient")
     assert ending.failure is None
-    assert json.loads(ending.result or b"") == ["thread", "signal"]
+    assert json.loads(ending.result or b"") == ["pooled", "thread", "signal"]
 
 
 async def test_a_child_and_not_its_keeper_is_the_first_to_go_where_memory_runs_out() -> None:
