@@ -205,7 +205,7 @@ def _taken(usage: Usage | None) -> str | None:
     if usage is None:
         return None
     memory = [f"{usage.memory_mb:.1f} MiB"] if usage.memory_mb else []
-    return ", ".join([f"{usage.cpu_s:.2f} s of CPU", *memory, f"{usage.wall_s:.2f} s"])
+    return ", ".join([f"{usage.cpu_s:.2f} s of CPU", *memory, f"in {usage.wall_s:.2f} s"])
 
 
 def _result(screen: Screen, view: TaskView | FlowView) -> None:
