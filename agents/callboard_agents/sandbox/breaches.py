@@ -37,7 +37,7 @@ def breach_of(error: BaseException, grant: Grant, cell: Cell) -> Failure | None:
         return None
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return disk_exceeded(grant, cell, one_file=error.errno == errno.EFBIG)
-    if error.errno in (errno.EMFILE, errno.ENFILE):
+    if error.errno == errno.EMFILE:  # ENFILE: the whole machine has no more
         return _files_exceeded(grant)
     if error.errno == errno.EAGAIN:
         return _processes_exceeded(grant, "processes")
