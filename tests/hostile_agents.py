@@ -15,6 +15,7 @@ import socket
 import stat
 import struct
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -351,8 +352,10 @@ def modes(path: str) -> None:
 
 @agent("hostile.patient", isolation="process")
 async def patient(_payload: object) -> list[str]:
-    """Wait for a thread and for a signal, on the loop of the child."""
+    """Wait for threads and for a signal, on the loop of the child, who finds no module any more."""
+    sys.path.clear()
     loop = asyncio.get_running_loop()
+    pooled = await asyncio.to_thread(str, "pooled")
     heard, signalled = asyncio.Event(), asyncio.Event()
     thread = threading.Timer(0.05, loop.call_soon_threadsafe, (heard.set,))
     thread.start()
@@ -360,4 +363,4 @@ async def patient(_payload: object) -> list[str]:
     loop.add_signal_handler(signal.SIGUSR1, signalled.set)
     os.kill(os.getpid(), signal.SIGUSR1)
     await signalled.wait()
-    return ["thread", "signal"]
+    return [pooled, "thread", "signal"]

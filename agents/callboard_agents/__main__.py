@@ -54,10 +54,12 @@ def main(arguments: list[str] | None = None) -> int:
         parser.add_argument(flag, type=kind, required=required, default=argparse.SUPPRESS)
     parser.add_argument("--survey", action="store_true")
     parser.add_argument("--ready-fd", type=int)
+    parser.add_argument("--life-fd", type=int)
     url = os.environ.get("CALLBOARD_NATS_URL")
     parser.set_defaults(**({"url": url} if url else {}))
     given = vars(parser.parse_args(arguments))
-    modules, ready_fd = given.pop("modules"), given.pop("ready_fd")
+    modules = given.pop("modules")
+    descriptors = {name: given.pop(name) for name in ("ready_fd", "life_fd")}
     del given["survey"]
     log = given.get("log", LogOptions())
     start_logging("host", form=log.format, level=log.level)
@@ -65,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
         if surveyed:
             tell_survey(modules)
             return 0
-        run_host(load(modules), HostOptions(**given), places=modules, ready_fd=ready_fd)
+        run_host(load(modules), HostOptions(**given), places=modules, **descriptors)
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201  what a person reads
         return BAD_INPUT

@@ -24,6 +24,7 @@ from callboard_agents.allocations import Need
 from callboard_agents.attempts import Attempts, Life
 from callboard_agents.clock import lease_now
 from callboard_agents.cpu_load import CpuLoad
+from callboard_agents.lifeline import Lifeline
 from callboard_agents.loops import loop_factory
 from callboard_agents.memory import free_memory_mb, total_memory_mb
 from callboard_agents.options import HostOptions
@@ -69,7 +70,8 @@ class Beats:
     """The beats of one host. `start` and `stop` are called on the host's loop.
 
     says: what is offered at this moment, given what was measured; called from the thread of the
-    beats. last: the beat that was made last, for any thread.
+    beats. lifeline: of a process that has a supervisor. last: the beat that was made last, for any
+    thread.
     """
 
     def __init__(
@@ -78,6 +80,8 @@ class Beats:
         attempts: Attempts,
         says: Callable[[Measured], Said],
         heard: BeatsHeard,
+        *,
+        lifeline: Lifeline | None = None,
     ) -> None:
         self._options = options
         self._attempts = attempts
@@ -85,6 +89,7 @@ class Beats:
         self._load = CpuLoad()
         self._total_mb = total_memory_mb()
         self._heard = heard
+        self._lifeline = lifeline
         self._subject = Subjects(options.prefix).beat(options.pool, options.name)
         self._process = psutil.Process()
         self._node = socket.gethostname()
@@ -127,6 +132,8 @@ class Beats:
             self._tell(self._heard.beats_failed, error)
         finally:
             self._up.set()
+            if self._lifeline is not None:
+                self._lifeline.close()
 
     async def _beat(self) -> None:
         loop = asyncio.get_running_loop()
@@ -140,6 +147,8 @@ class Beats:
             self._up.set()
             while not own.end.is_set():
                 self._end_lease()
+                if self._lifeline is not None:
+                    self._lifeline.pull()
                 own.wake.clear()
                 self._send(publisher, own)
                 timer = loop.call_later(self._pause(), own.wake.set)

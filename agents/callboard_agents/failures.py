@@ -41,7 +41,7 @@ class GiveUp(CallboardError, RuntimeError):
 def failure_of(error: BaseException) -> Failure:
     """Return the failure that `error`, raised by a handler or by reading its payload, makes."""
     if isinstance(error, BadInput):
-        return Failure(type="BadInput", message=_text(error), field=_clean(error.field, 300))
+        return _of_field("BadInput", error)
     return Failure(
         type=_clean(type(error).__name__, 100),
         message=_text(error),
@@ -53,7 +53,7 @@ def failure_of(error: BaseException) -> Failure:
 
 def bad_result(error: BadInput) -> Failure:
     """Return the failure of a handler whose result JSON cannot hold, or that is too large."""
-    return Failure(type="BadResult", message=_text(error), field=_clean(error.field, 300))
+    return _of_field("BadResult", error)
 
 
 def bounded(failure: Failure) -> Failure:
@@ -83,9 +83,11 @@ def crashed(why: str) -> Failure:
     return Failure(type="Crashed", message=_clean(why, _MAX_MESSAGE))
 
 
-def timed_out(seconds: float) -> Failure:
-    """Return the failure of a handler that ran for longer than its timeout."""
-    return Failure(type="TimedOut", message=f"the handler ran for more than {seconds:g} s")
+def timed_out(seconds: float, granted: float, *, begun: bool = True) -> Failure:
+    """Return the failure of a handler that ran for longer than its timeout. seconds: until it was
+    over, or was given up. begun: False: it waited for its payload or its process all the time."""
+    what = "it ran" if begun else "it had not begun after"
+    return Failure("TimedOut", f"{what} {seconds:.2f} s, of {granted:g} that are granted")
 
 
 def cancelled(why: str) -> Failure:
@@ -101,6 +103,15 @@ def heartbeat_missed(seconds: float, *, command: bool = False) -> Failure:
         signs = "no line on standard error"
     return Failure(
         type="HeartbeatMissed", message=f"for more than {seconds:g} s no sign of life: {signs}"
+    )
+
+
+def _of_field(kind: str, error: BadInput) -> Failure:
+    """The field stands beside the message and not in it: whoever shows a failure names both."""
+    return Failure(
+        type=kind,
+        message=_clean(str(error.reason), _MAX_MESSAGE),
+        field=_clean(str(error.field), 300),
     )
 
 

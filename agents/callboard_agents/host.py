@@ -26,6 +26,7 @@ from callboard_agents.context import HostSide
 from callboard_agents.intake import Intake
 from callboard_agents.kept_nursery import KeptNursery, keep_nursery
 from callboard_agents.lane import Lane
+from callboard_agents.lifeline import Lifeline
 from callboard_agents.lifespans import lived, refuse_async, spans_of
 from callboard_agents.loading import is_command_file
 from callboard_agents.log_book import LogBook
@@ -60,9 +61,10 @@ _LOG = logging.getLogger("callboard.host")
 class Host:
     """One host of `agents`. `run` it; `drain` ends it.
 
-    places: where its agents come from, as `load` takes it: children load them from there. Raises
-    `BadInput` if there is no agent, two of one capability, no place that children need, an async
-    lifespan of agents that run in children, or middleware that is none.
+    places: where its agents come from, as `load` takes it: children load them from there. lifeline:
+    to the supervisor of its process. Raises `BadInput` if there is no agent, two of one capability,
+    no place that children need, an async lifespan of agents that run in children, or middleware
+    that is none.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Host:
         options: HostOptions,
         *,
         places: Sequence[str] = (),
+        lifeline: Lifeline | None = None,
     ) -> None:
         if not agents:
             raise BadInput("agents", "a host needs at least one")
@@ -85,6 +88,7 @@ class Host:
         refuse_async(spans_of([agent for agent in agents if agent.capability in loaded]))
         self._places = [place for place in places if not is_command_file(place)]
         self.options = options
+        self._lifeline = lifeline
         self.attempts = Attempts(
             options.incarnation or secrets.token_hex(8),
             lease_seconds=options.lease_seconds,
@@ -194,7 +198,9 @@ class Host:
         lanes = {lane.agent.capability: lane for lane in self._lanes}
         await listen_for_stops(connection, subjects, options.pool, running)
         await Mailbox(connection, options, lanes, intake.take).open()
-        self._beats = beats = Beats(options, self.attempts, self._says, self)
+        self._beats = beats = Beats(
+            options, self.attempts, self._says, self, lifeline=self._lifeline
+        )
         beats.start()
         finished = False
         try:

@@ -16,6 +16,7 @@ from typing import Any
 
 from callboard_agents.agent import Agent
 from callboard_agents.host import Host
+from callboard_agents.lifeline import Lifeline
 from callboard_agents.loops import loop_factory
 from callboard_agents.options import HostOptions
 from callboard_broker.collecting import collect_rarely
@@ -34,17 +35,20 @@ def run_host(
     *,
     places: Sequence[str] = (),
     ready_fd: int | None = None,
+    life_fd: int | None = None,
 ) -> None:
     """Run a host of `agents` until a signal drains it; call it in the main thread.
 
     places: where the agents come from, for children to load them. ready_fd: of a pipe; a byte is
-    written to it when the host works, and it is closed.
+    written to it when the host works, and it is closed. life_fd: of the pipe to a supervisor, see
+    `Lifeline`.
     Raises `BadInput`, `BoardUnreachable`, `StartFailed`. Ends the process if the drain cannot come
     to an end.
     """
 
     async def work() -> None:
-        host = Host(agents, options, places=places)
+        lifeline = None if life_fd is None else Lifeline(life_fd)
+        host = Host(agents, options, places=places, lifeline=lifeline)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _drain, host)

@@ -47,6 +47,9 @@ class HostOptions:
     """From one beat to the next."""
     lease_seconds: float = 20.0
     """How long the host may work without an acknowledged beat; the router's setting."""
+    hung_seconds: float = 30.0
+    """With a supervisor: how long the thread of the beats may stand still before the process counts
+    as hung, and is killed and started again; three beats at the least."""
     drain_seconds: float = 30.0
     """How long running handlers may take to finish after SIGTERM."""
     blob_bytes: int = 32 * 1024
@@ -80,7 +83,7 @@ class HostOptions:
         check_token(self.prefix, "prefix")
         check_token(self.pool, "pool")
         check_host(self.name, "name")
-        for name in ("beat_seconds", "lease_seconds", "timeout_seconds"):
+        for name in ("beat_seconds", "lease_seconds", "hung_seconds", "timeout_seconds"):
             if not getattr(self, name) > 0:
                 raise BadInput(name, "must be above 0 seconds")
         for name in ("slots_inline", "slots_thread", "blob_bytes"):

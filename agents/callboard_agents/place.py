@@ -2,12 +2,14 @@
 
 The death of a child is certain to its parent, so it is reported to the router at once with the last
 beat of that incarnation; nobody waits for a lease to end. A child that cannot start is tried again
-with growing pauses; one that refuses its own settings ends the place. A pipe says when it is ready.
+with growing pauses; one that refuses its own settings ends the place. A pipe says when it is ready,
+another one that it still lives: a child that hangs is killed, and its death is as certain.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import secrets
@@ -17,6 +19,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from callboard_agents.lifeline import Watch
 from callboard_agents.options import HostOptions
 from callboard_broker import child
 from callboard_broker.errors import BadInput, WriteRefused
@@ -32,6 +35,7 @@ _LONGEST_PAUSE = 10.0
 _SETTLED_SECONDS = 30.0  # a child that lived so long starts with the first pause again
 _SPARE_SECONDS = 17.0  # beyond the drain, until a child is killed
 _REPORTS = 3
+_MISSED_BEATS = 3
 _LOG = logging.getLogger("callboard.pool")
 
 
@@ -119,18 +123,23 @@ class Place:
         """Start a child; return its exit code when it has ended."""
         loop = asyncio.get_running_loop()
         told, tells = os.pipe()
+        life, lives = os.pipe()
         try:
             self._process = process = child.start(
-                [*self._command(incarnation), f"--ready-fd={tells}"],
+                [*self._command(incarnation), f"--ready-fd={tells}", f"--life-fd={lives}"],
                 # The URL may hold a password, and a command line is there for everyone to read.
                 env={**os.environ, "CALLBOARD_NATS_URL": self.options.url},
-                pass_fds=(tells,),
+                pass_fds=(tells, lives),
             )
         except BaseException:
             os.close(told)
+            os.close(life)
             raise
         finally:
             os.close(tells)
+            os.close(lives)
+        patience = max(self.options.hung_seconds, _MISSED_BEATS * self.options.beat_seconds)
+        watch = Watch(life, patience, functools.partial(self._hung, process))
 
         def heard() -> None:
             loop.remove_reader(told)
@@ -143,8 +152,19 @@ class Place:
             return await child.wait(process)
         finally:
             self.ready.clear()
+            watch.close()
             loop.remove_reader(told)
             os.close(told)
+
+    def _hung(self, process: subprocess.Popen[bytes], seconds: float) -> None:
+        """It is not waited for here: what the kernel does not let go of at once holds up nobody."""
+        _LOG.error(
+            "host %s (pid %d) hangs: no sign of life for %.1f s; it is killed",
+            self.options.name,
+            process.pid,
+            seconds,
+        )
+        process.kill()
 
     def _command(self, incarnation: str) -> list[str]:
         arguments = replace(self.options, incarnation=incarnation).arguments()

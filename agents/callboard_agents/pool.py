@@ -1,4 +1,5 @@
-"""Agent hosts as child processes of this one: restarted when they end, more or fewer by demand.
+"""Agent hosts as child processes of this one: restarted when they end or hang, more or fewer of
+them by demand.
 
 Given a scaling policy, the pool asks the router each second what waits, and starts or drains
 processes. A rolling restart brings modules up anew while nothing is lost (see `crew`).

@@ -26,12 +26,14 @@ class Run:
 
     timer: of its timeout, then of the patience with a handler that was told to end. watch: of its
     heartbeat. ended: its outcome is decided. context: of a handler in this process. side: what it
-    says and wants. deadline: when it is stopped, of `time.monotonic()`. restored: the checkpoint
+    says and wants. deadline: when it is stopped, of `time.monotonic()`. begun: its handler runs, or
+    did. restored: the checkpoint
     that it begins with, as JSON. checkpoints, outputs: how many it has given so far. layers:
     of a child process, once it has ended. usage: of that, or of a thread.
     """
 
     __slots__ = (
+        "begun",
         "checkpoints",
         "context",
         "deadline",
@@ -75,15 +77,20 @@ class Run:
         self.task: asyncio.Task[None] | None = None
         self.stop: Stop | None = None
         self.reason = ""
+        self.begun = False
         self.ended = False
         self.layers: tuple[str, ...] = ()
         self.usage: Usage | None = None
 
-    def failure(self) -> Failure:
-        """The failure of an attempt that was told to end, whatever its handler made of that."""
+    def failure(self, now: float) -> Failure:
+        """The failure of an attempt that was told to end, whatever its handler made of that.
+
+        now: of the same clock as `deadline`.
+        """
         if self.stop == "cancel":
             return cancelled(self.reason)
         if self.stop == "heartbeat":
             command = self.lane.agent.command is not None
             return heartbeat_missed(self.dispatch.heartbeat or 0.0, command=command)
-        return timed_out(self.timeout)
+        ran = now - (self.deadline - self.timeout)
+        return timed_out(ran, self.timeout, begun=self.begun)

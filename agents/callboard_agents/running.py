@@ -186,9 +186,11 @@ class Running:
     def begun(self, run: Run, *, waited: bool = False) -> None:
         """The handler runs now."""
         dispatch = run.dispatch
+        run.begun = True
         self._reports.news.begun(run.tenant, dispatch)
         if waited and run.timer is not None:
             run.timer.cancel()
+            run.deadline = self._now() + run.timeout
             run.timer = self._loop.call_later(run.timeout, self._late, run)
         if dispatch.heartbeat is not None and run.side is not None:
             run.side.heard_at = self._now()
@@ -208,7 +210,7 @@ class Running:
             return
         run.ended = True
         if run.stop is not None:
-            data, failure = None, run.failure()
+            data, failure = None, run.failure(self._now())
         if data is not None and not self._reports.fits(data):
             run.task = self._group.create_task(self._report_long(run, data))
             return
@@ -264,7 +266,7 @@ class Running:
             run.stop,
             extra=Attempt.of(run.dispatch, run.tenant, self._board).facts(),
         )
-        self._reports.outcome(run, None, run.failure())
+        self._reports.outcome(run, None, run.failure(self._now()))
 
     def _tell_to_stop(self, run: Run, why: Stop) -> None:
         run.stop = why

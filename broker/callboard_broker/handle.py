@@ -147,7 +147,7 @@ class Handle:
                 await self._done.wait()
         if self._state != "succeeded":
             why = self.error or Failure(self._state, self._state)
-            raise _ERRORS[self._state](self.id, f"{why.type}: {why.message}", why)
+            raise _ERRORS[self._state](self.id, why.line, why)
         if self._blob is not None:
             self._result = await self._board.blob(self._blob)
             self._blob = None

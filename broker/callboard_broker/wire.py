@@ -118,6 +118,12 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
     final: bool = False
     retry_after: float | None = None
 
+    @property
+    def line(self) -> str:
+        """All that a person must know of it: `type: message`, with the field before the message."""
+        field = f"{self.field}: " if self.field else ""
+        return f"{self.type}: {field}{self.message}"
+
 
 class Snapshot(msgspec.Struct, frozen=True):
     """The state after sequence `seq` lies in `blob`, as version `fold` writes it; see `State`."""

@@ -98,6 +98,11 @@ class LeaseSettings(Section):
     Longer than a change of the NATS cluster's leader (4-14 s), which would else kill every long
     LLM call; shorter means faster recovery from a dead host."""
 
+    hung_seconds: Seconds
+    """Seconds for which a host's process may give its supervisor no sign of life before it is
+    killed and started again; a handler that blocks the event loop does not count. Three beats at
+    the least."""
+
     start_seconds: Seconds
     """Seconds after its dispatch within which a host must have started an attempt."""
 

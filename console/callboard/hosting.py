@@ -29,6 +29,7 @@ def host_options(place: Place, *, pool: str, name: str | None = None) -> HostOpt
         name=name or host_name(),
         beat_seconds=settings.lease.beat_seconds,
         lease_seconds=settings.lease.lease_seconds,
+        hung_seconds=settings.lease.hung_seconds,
         drain_seconds=settings.agents.drain_seconds,
         blob_bytes=settings.payload.blob_bytes,
         slots_inline=settings.agents.slots_inline,

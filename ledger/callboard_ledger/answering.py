@@ -42,7 +42,7 @@ from callboard_ledger.questions import (
     StatsQuestion,
     StatusQuestion,
 )
-from callboard_ledger.rows import CommandRow, Row
+from callboard_ledger.rows import CommandRow, Row, Task
 from callboard_ledger.store import FailuresQuery, FiguresQuery, Query, Store
 from callboard_ledger.viewing import view, view_pending
 from callboard_ledger.views import (
@@ -201,6 +201,8 @@ class Answering:
             return answer
         if question.result and answer.state == "succeeded":
             await self._add_result(answer)
+        elif question.result and isinstance(answer, TaskView) and isinstance(row, Task):
+            await self._contents.add_usage(answer, row)
         if question.payload:
             await self._contents.add_payload(answer, row)
         if question.why and isinstance(answer, TaskView):

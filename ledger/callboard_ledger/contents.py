@@ -48,6 +48,8 @@ __all__ = ["Contents"]
 _PATIENCE_SECONDS = 2.0
 _PAUSE_SECONDS = 0.05
 
+_LAST = 3  # events of an attempt at the most: its outcome, that it is retried, the next dispatch
+
 _Payload = tuple[Raw | UnsetType, BlobRef | None]
 
 
@@ -59,12 +61,23 @@ class Contents:
         self._topology = topology
 
     async def add_result(self, answer: TaskView | FlowView) -> None:
-        """Of what has succeeded."""
+        """Of what has succeeded; with what the attempt took, if it is a task."""
         found = await self._event(answer.end_seq)
         if isinstance(found, Outcome | Settled):
             answer.result_blob = found.blob
             if found.blob is None:
                 answer.result = found.result
+        if isinstance(found, Outcome) and isinstance(answer, TaskView):
+            _tell_usage(answer, found)
+
+    async def add_usage(self, answer: TaskView, row: Task) -> None:
+        """What the last attempt took that had an outcome, of a task that has not succeeded."""
+        for seq in (row.past or [])[: -_LAST - 1 : -1]:
+            found = await self._event(seq)
+            if isinstance(found, Outcome):
+                _tell_usage(answer, found)
+            if found is None or isinstance(found, Outcome):
+                return
 
     async def add_why(self, answer: TaskView) -> None:
         """What the router knew at the last dispatch."""
@@ -136,6 +149,7 @@ class Contents:
             found.host, found.error = event.host, event.error
             found.started_at, found.ended_at = event.started_at, event.ended_at
             found.used = event.used or None
+            _tell_usage(found, event)
         elif isinstance(event, Lost):
             found.state = "lost"
             found.void_at, found.reason = at, event.reason
@@ -177,6 +191,10 @@ class Contents:
                 if removed or loop.time() > deadline:
                     return None
             await asyncio.sleep(_PAUSE_SECONDS)
+
+
+def _tell_usage(answer: TaskView | AttemptView, outcome: Outcome) -> None:
+    answer.usage, answer.layers = outcome.usage, list(outcome.layers)
 
 
 def _payload(event: object) -> _Payload:

@@ -32,8 +32,9 @@ Time = Annotated[int, Meta(ge=0, le=1 << 53)]
 
 class StatusQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One task, workflow, schedule or command. fresh: answer only when everything stored by now
-    has been folded. payload, result: whether to fetch them from the journal; why: likewise what
-    the router knew when it dispatched the task."""
+    has been folded. payload, result: whether to fetch them from the journal, the result with what
+    the last outcome says of usage and layers; why: likewise what the router knew when it
+    dispatched the task."""
 
     id: Id
     fresh: bool = False

@@ -13,7 +13,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from callboard_broker.log_lines import LoggedLine
 from callboard_broker.rule import TaskState
-from callboard_broker.wire import BlobRef, Failure
+from callboard_broker.wire import BlobRef, Failure, Usage
 from callboard_ledger.figures import FailuresView, FiguresView
 from callboard_ledger.holding_views import AgentsView, AllocationsView, BudgetsView
 
@@ -48,7 +48,8 @@ class TaskView(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="kind
     waits: what a gate waits for: `approval`, or `signal NAME`. prompt: what the person is asked.
     same_as: set if the id that was asked for is a repeated post: this is the task that it repeats.
     why: what the router knew at the last dispatch, if asked for. result, payload: present if asked
-    for and there; result_blob, payload_blob: where they are, if they are long.
+    for and there; result_blob, payload_blob: where they are, if they are long. usage, layers: of
+    the last attempt that had an outcome, as the outcome has them; they come with the result.
     """
 
     id: str
@@ -79,6 +80,8 @@ class TaskView(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="kind
     cancel: str | None = None
     paused: bool = False
     used: dict[str, float] | None = None
+    usage: Usage | None = None
+    layers: list[str] = []
     waits: str | None = None
     prompt: str | None = None
     error: Failure | None = None
@@ -208,7 +211,8 @@ class ListView(msgspec.Struct):
 class AttemptView(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One attempt. state: `running`, `succeeded`, `failed` or `lost`. started_at, ended_at: as its
     host says; void_at: when it was declared lost, and reason: why. retry_at: another one follows,
-    not before that. why: what the router knew at the dispatch."""
+    not before that. usage, layers: as its outcome has them. why: what the router knew at the
+    dispatch."""
 
     attempt: int
     state: str
@@ -224,6 +228,8 @@ class AttemptView(msgspec.Struct, kw_only=True, omit_defaults=True):
     reason: str | None = None
     retry_at: int | None = None
     used: dict[str, float] | None = None
+    usage: Usage | None = None
+    layers: list[str] = []
     why: dict[str, Any] | None = None
 
 

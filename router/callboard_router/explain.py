@@ -60,7 +60,7 @@ def _explained(desk: Desk, name: str, at_ms: int) -> dict[str, Any] | None:
 
 
 def _why(failure: Failure | None) -> str:
-    return "it has ended" if failure is None else f"{failure.type}: {failure.message}"
+    return "it has ended" if failure is None else failure.line
 
 
 # -- tasks

@@ -147,7 +147,7 @@ async def test_what_a_command_starts_ends_with_its_attempt(
                 await handle.result(30)
             assert not psutil.wait_procs(sleepers(), timeout=5)[1]
             for capability, words in (
-                ("flood", "OutputExceeded: it printed more than the 1 MiB"),
+                ("flood", "OutputExceeded: it had printed 1."),
                 ("peek", "CommandFailed: sh exited with 1: cat: /etc/shadow: Permission denied"),
                 ("words", "BadResult: result: is no JSON"),
             ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any
 import pytest
 
 from callboard import Board, TaskCancelled, TaskFailed, connect
+from callboard.cli.asking import ask_status
 from callboard_agents.sandbox import available
 from callboard_broker.subjects import Subjects
 from callboard_broker.wire import Outcome, decode_event
+from callboard_ledger.views import TaskView
 from tests.board import Processes, read_journal, started_processes
 from tests.servers import NatsServer
 
@@ -70,17 +73,21 @@ async def test_each_limit_is_a_failure_of_its_own_and_the_host_lives(
     }
     async with opened(nats, tmp_path, **more) as (board, processes):
         pid = processes.pid("host")
-        for capability, payload, words in (
-            ("iso.memory", None, "MemoryExceeded: more than the 64 MiB"),
-            ("iso.spin", None, "s of CPU, of 1 that are granted"),
-            ("iso.disk", 20, "DiskExceeded: more than the 8 MiB"),
-            ("iso.fork", None, "ProcessesExceeded: more than the 1 processes"),
-            ("iso.output", 10, "OutputExceeded: the result has 10.0 MiB, of 4"),
-            ("iso.files", None, "FilesExceeded: more than the 64 open files"),
-            ("iso.exit", 3, "Crashed: it exited with 3"),
-            ("iso.deaf", None, "TimedOut: the handler ran for more than 0.5 s"),
+        number = r"([\d.]+)"
+        for capability, payload, words, least, most in (
+            ("iso.memory", None, f"MemoryExceeded: .* 64 MiB .*its peak was {number} MiB", 32, 96),
+            ("iso.spin", None, f"CpuExceeded: {number} s of CPU, of 1 that are granted", 0.8, 3),
+            ("iso.disk", 20, f"DiskExceeded: {number} MiB in one file, of 8 that are", 7.9, 8),
+            ("iso.fork", None, f"ProcessesExceeded: {number} process, of 1 that is granted", 1, 1),
+            ("iso.output", 10, f"OutputExceeded: the result has {number} MiB, of 4", 10, 10.1),
+            ("iso.files", None, f"FilesExceeded: {number} open files, of 64 that are", 64, 64),
+            ("iso.exit", 3, f"Crashed: it exited with {number}", 3, 3),
+            ("iso.deaf", None, f"TimedOut: it ran {number} s, of 0.5 that are granted", 0.5, 30),
         ):
-            assert words in await failure(board, capability, payload), capability
+            said = await failure(board, capability, payload)
+            found = re.search(words, said)
+            assert found is not None, said
+            assert least <= float(found[1]) <= most, said
         assert await (await board.submit("iso.sum", {"a": 2, "b": 3})).result(30) == 5
         assert processes.pid("host") == pid
         os.kill(pid, 0)
@@ -91,8 +98,21 @@ async def test_an_outcome_says_what_its_child_used_and_what_kept_it_apart(
     nats: NatsServer, tmp_path: Path
 ) -> None:
     async with opened(nats, tmp_path) as (board, _):
-        assert await (await board.submit("iso.work", {"mb": 40, "cpu_s": 0.2})).result(30) == 40
-    (outcome,) = [
+        worked = await board.submit("iso.work", {"mb": 40, "cpu_s": 0.2})
+        assert await worked.result(30) == 40
+        status = await ask_status(board, worked.id, board.options.tenant)
+        broken = await board.submit("iso.exit", 3)
+        assert await broken.wait() == "failed"
+        of_broken = await ask_status(board, broken.id, board.options.tenant)
+    layers = sorted(layer for layer, why in available().items() if not why)
+    assert isinstance(status, TaskView)
+    assert isinstance(of_broken, TaskView)
+    assert status.layers == of_broken.layers == layers
+    assert status.usage is not None
+    assert 0.2 <= status.usage.cpu_s < 2
+    assert of_broken.usage is not None
+    assert of_broken.usage.wall_s > 0
+    outcome, _ = [
         decode_event("outcome", record.data)
         for record in await read_journal(nats)
         if Subjects(nats.prefix).parse(record.subject).kind == "outcome"
@@ -102,7 +122,7 @@ async def test_an_outcome_says_what_its_child_used_and_what_kept_it_apart(
     assert 0.2 <= outcome.usage.cpu_s < 2
     assert 38 <= outcome.usage.memory_mb < 70
     assert 0.2 < outcome.usage.wall_s < 30
-    assert outcome.layers == sorted(layer for layer, why in available().items() if not why)
+    assert outcome.layers == layers
 
 
 async def test_no_task_finds_what_another_has_left(nats: NatsServer, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import platform
+import re
 import select
 import signal
 import subprocess
@@ -198,6 +199,9 @@ async def test_a_fork_bomb_stays_within_its_processes_and_nothing_of_it_is_left(
         ending = await run(nursery, "hostile.bomb")
         assert ending.failure is not None
         assert ending.failure.type == "ProcessesExceeded"
+        if "cgroup" not in MISSING:
+            said = "it had 8, of the 8 processes and threads that are granted"
+            assert ending.failure.message == said
         again = await run(nursery, "hostile.bomb")
         assert again.failure is not None, "its cell was emptied: the next one gets as far"
         assert again.failure.type == "ProcessesExceeded"
@@ -216,6 +220,7 @@ async def test_files_beyond_its_disk_cannot_be_written_together() -> None:
         ending = await run(nursery, "hostile.files")
         assert ending.failure is not None
         assert ending.failure.type == "DiskExceeded"
+        assert ending.failure.message == "4.0 MiB in its folder, of 4 that are granted"
 
 
 async def test_modes_and_attributes_of_others_files_stay(tmp_path: Path) -> None:
@@ -264,6 +269,10 @@ async def test_threads_without_end_are_a_failure_of_their_own_task() -> None:
         ending = await run(nursery, "hostile.threads")
         assert ending.failure is not None
         assert ending.failure.type in ("ProcessesExceeded", "MemoryExceeded")
+        if ending.failure.type == "ProcessesExceeded" and "cgroup" not in MISSING:
+            found = re.fullmatch(r"it had (\d+), of the 64 threads .*", ending.failure.message)
+            assert found is not None, ending.failure.message
+            assert 60 <= int(found[1]) <= 64
 
 
 async def test_a_child_that_speaks_as_a_host_is_ended() -> None:
@@ -336,7 +345,7 @@ async def test_a_coroutine_in_a_child_may_wait_for_threads_and_signals() -> None
     async with opened("hostile.patient") as nursery:
         ending = await run(nursery, "hostile.patient")
     assert ending.failure is None
-    assert json.loads(ending.result or b"") == ["thread", "signal"]
+    assert json.loads(ending.result or b"") == ["pooled", "thread", "signal"]
 
 
 async def test_a_child_and_not_its_keeper_is_the_first_to_go_where_memory_runs_out() -> None:

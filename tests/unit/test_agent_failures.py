@@ -5,7 +5,14 @@ from __future__ import annotations
 import msgspec
 
 from callboard_agents import GiveUp
-from callboard_agents.failures import cancelled, failure_of, heartbeat_missed, with_peak
+from callboard_agents.failures import (
+    cancelled,
+    failure_of,
+    heartbeat_missed,
+    timed_out,
+    with_peak,
+)
+from callboard_agents.results import check_result, encode_result
 from callboard_broker.errors import BadInput
 from callboard_broker.wire import Failure
 
@@ -25,7 +32,24 @@ def test_an_error_is_recorded_by_class_message_and_place():
 
 
 def test_bad_input_keeps_the_name_of_the_field():
-    assert caught(BadInput("files[0].path", "must be text")).field == "files[0].path"
+    failure = caught(BadInput("files[0].path", "must be text"))
+    assert failure.field == "files[0].path"
+    assert failure.line == "BadInput: files[0].path: must be text"
+
+
+def test_the_field_of_a_bad_result_is_named_once():
+    _, failure = encode_result({"score": float("nan")})
+    assert failure is not None
+    assert failure.line.startswith("BadResult: result.score: nan is not a number")
+    _, failure = check_result(b"{")
+    assert failure is not None
+    assert failure.line.startswith("BadResult: result: is no JSON")
+
+
+def test_a_timeout_says_how_long_the_handler_ran():
+    assert timed_out(0.523, 0.5).line == "TimedOut: it ran 0.52 s, of 0.5 that are granted"
+    waited = timed_out(300.0, 300.0, begun=False)
+    assert waited.message == "it had not begun after 300.00 s, of 300 that are granted"
 
 
 def test_a_huge_message_and_a_deep_trace_are_cut():

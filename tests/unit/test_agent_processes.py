@@ -257,7 +257,7 @@ def test_what_a_child_stores_and_reads_is_checked_before_the_host_does_it():
                 answer = child.answers[number]
                 if isinstance(answer, Failure):
                     assert why, answer
-                    assert why in answer.message
+                    assert why in answer.line
                 else:
                     assert (answer, why) == (b'"done"', "")
             assert [data for kind, data in made.asked] == [w[1] for w in wanted if not w[2]]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from callboard_agents.sandbox.grant import Grant
 
-__all__ = ["Group", "group_maker", "group_name"]
+__all__ = ["Group", "group_maker", "group_name", "tasks_of"]
 
 _ROOT = Path("/sys/fs/cgroup")
 _NEEDED = ("memory", "cpu", "pids")
@@ -82,7 +82,7 @@ def _pids() -> str:
 
 def group_maker() -> Maker:
     """Return what makes groups here. Raises `OSError` that says why there can be none."""
-    paths = _own_paths()
+    paths = _paths("self")
     if "" in paths and (_ROOT / "cgroup.controllers").exists():
         return _second(_ROOT / paths[""].lstrip("/"))
     missing = [name for name in _NEEDED if name not in paths]
@@ -91,10 +91,24 @@ def group_maker() -> Maker:
     return _first({name: _ROOT / name / paths[name].lstrip("/") for name in _NEEDED})
 
 
-def _own_paths() -> dict[str, str]:
-    """The groups of this process by controller; `""` is version 2."""
+def tasks_of(pid: int) -> int | None:
+    """How many processes and threads a child and all that it has started are now, by its group;
+    None: it has none."""
+    try:
+        paths = _paths(str(pid))
+        path = paths.get("pids") or paths[""]
+        if not path.rpartition("/")[2].startswith(f"{_NAME}-"):
+            return None
+        base = _ROOT / "pids" if "pids" in paths else _ROOT
+        return int((base / path.lstrip("/") / "pids.current").read_text(encoding="ascii")) - _KEEPER
+    except (OSError, KeyError, ValueError):  # it is gone in this moment
+        return None
+
+
+def _paths(process: str) -> dict[str, str]:
+    """The groups of a process by controller; `""` is version 2."""
     found: dict[str, str] = {}
-    for line in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines():
+    for line in Path(f"/proc/{process}/cgroup").read_text(encoding="ascii").splitlines():
         _, names, path = line.split(":", 2)
         for name in names.split(","):
             found[name] = path

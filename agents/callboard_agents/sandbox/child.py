@@ -6,7 +6,6 @@ cannot be entered ends it before its task: it says so and never runs the handler
 
 from __future__ import annotations
 
-import errno
 import gc
 import logging
 import os
@@ -19,9 +18,10 @@ import msgspec
 from callboard_agents.context import Context
 from callboard_agents.failures import failure_of
 from callboard_agents.results import encode_result
+from callboard_agents.sandbox.breaches import breach_of
 from callboard_agents.sandbox.cells import Cell
 from callboard_agents.sandbox.channel import FAILED, RESULT, START, frame, join, split
-from callboard_agents.sandbox.grant import CellPlan, Grant, TaskHeader
+from callboard_agents.sandbox.grant import CellPlan, TaskHeader
 from callboard_agents.sandbox.landlock import restrict_to
 from callboard_agents.sandbox.remote import ChildContext, Remote
 from callboard_agents.sandbox.rlimits import MIB, limit_cpu
@@ -161,31 +161,9 @@ def _run(birth: Birth, header: TaskHeader, payload: bytes) -> tuple[bytes | None
         else:
             raise RuntimeError("a child without a handler")
     except BaseException as error:  # noqa: BLE001  whatever a handler raises is its outcome
-        return None, _limit_of(error, grant) or failure_of(error)
+        return None, breach_of(error, grant, birth.cell) or failure_of(error)
     if data is not None and len(data) > grant.output_mb * MIB:
         megabytes = len(data) / MIB
         why = f"the result has {megabytes:.1f} MiB, of {grant.output_mb:g} that are granted"
         return None, Failure("OutputExceeded", why)
     return data, failure
-
-
-def _limit_of(error: BaseException, grant: Grant) -> Failure | None:
-    """The limit that an error of the handler comes from, if any."""
-    if isinstance(error, MemoryError):
-        why = f"more than the {grant.memory_mb:g} MiB that are granted"
-        return Failure("MemoryExceeded", why)
-    if isinstance(error, RuntimeError) and "start new thread" in str(error):
-        return Failure("ProcessesExceeded", "no thread can be started")
-    if not isinstance(error, OSError):
-        return None
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return Failure("DiskExceeded", f"more than the {grant.disk_mb:g} MiB that are granted")
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return Failure("FilesExceeded", f"more than the {grant.files} open files that are granted")
-    if error.errno == errno.EAGAIN:
-        return Failure(
-            "ProcessesExceeded", f"more than the {grant.processes} processes that are granted"
-        )
-    if error.errno == errno.ENOMEM:
-        return Failure("MemoryExceeded", f"more than the {grant.memory_mb:g} MiB that are granted")
-    return None

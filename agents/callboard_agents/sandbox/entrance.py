@@ -25,13 +25,13 @@ def alone() -> None:
 
 
 def _register_unless_alone(**handlers: Callable[[], object]) -> None:
-    _register(**{when: _unless_alone(handler) for when, handler in handlers.items()})
+    """Who asks is looked up by the caller: some handlers are a lock's own methods, of no module."""
+    if sys._getframe(1).f_globals.get("__name__") in _ORDERLY:  # noqa: SLF001  there is no other way
+        handlers = {when: _unless_alone(handler) for when, handler in handlers.items()}
+    _register(**handlers)
 
 
 def _unless_alone(handler: Callable[[], object]) -> Callable[[], object]:
-    if getattr(handler, "__module__", None) not in _ORDERLY:
-        return handler
-
     def handle() -> None:
         if not _alone:
             handler()

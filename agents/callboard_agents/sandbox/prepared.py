@@ -17,6 +17,8 @@ from typing import Protocol
 
 import msgspec
 
+from callboard_agents.sandbox.breaches import HELD
+from callboard_agents.sandbox.cgroups import tasks_of
 from callboard_agents.sandbox.channel import (
     ANSWER,
     ASKED,
@@ -213,7 +215,7 @@ class Child:
             self._last_word()
         elif verb == FAILED:
             try:
-                self._failure = msgspec.json.decode(body, type=Failure)
+                self._failure = self._counted(msgspec.json.decode(body, type=Failure))
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 self._failure = Failure("Crashed", f"its last words cannot be read: {error}")
             self._last_word()
@@ -229,6 +231,16 @@ class Child:
                 heard.told(said, data)
             else:
                 heard.asked(number, said, data)
+
+    def _counted(self, failure: Failure) -> Failure:
+        """With the count of its processes, which live as long as it waits for its end."""
+        if failure.type != "ProcessesExceeded" or not failure.message.startswith(HELD):
+            return failure
+        count = tasks_of(self.pid)
+        if count is None:
+            return failure
+        why = f"it had {count}, of the {failure.message.removeprefix(HELD)}"
+        return Failure(failure.type, why)
 
     def _last_word(self) -> None:
         """It has said its end: nothing of it counts any more, and it is not waited for.

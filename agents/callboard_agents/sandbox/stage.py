@@ -20,7 +20,9 @@ from typing import IO
 import msgspec
 
 from callboard_agents.command import Command
+from callboard_agents.failures import bad_result
 from callboard_agents.results import encode_result
+from callboard_agents.sandbox.breaches import disk_exceeded
 from callboard_agents.sandbox.cells import Cell
 from callboard_agents.sandbox.grant import CellPlan, Grant, TaskHeader
 from callboard_agents.sandbox.remote import Remote
@@ -82,9 +84,10 @@ def run_command(
         return None, Failure("CommandFailed", why + "readable for everyone, and in limits.read")
     stage = _Stage(process, payload, remote, int(plan.grant.output_mb * MIB))
     if not stage.run():
-        why = f"it printed more than the {plan.grant.output_mb:g} MiB that are granted"
+        megabytes = len(stage.output) / MIB
+        why = f"it had printed {megabytes:.1f} MiB, of {plan.grant.output_mb:g} that are granted"
         return None, Failure("OutputExceeded", why)
-    failure = _failure(command, process.wait(), plan.grant, stage.tail)
+    failure = _failure(command, process.wait(), plan.grant, cell, stage.tail)
     if failure is not None:
         return None, failure
     return _result(command, bytes(stage.output))
@@ -262,7 +265,7 @@ class _Lines:
         return len(data) < _MAX_LINE
 
 
-def _failure(command: Command, code: int, grant: Grant, tail: bytes) -> Failure | None:
+def _failure(command: Command, code: int, grant: Grant, cell: Cell, tail: bytes) -> Failure | None:
     """Why the program's end is none that counts."""
     if code == 0:
         return None
@@ -273,7 +276,7 @@ def _failure(command: Command, code: int, grant: Grant, tail: bytes) -> Failure 
     if limit is not None and (code == -signal.SIGXCPU or (code < 0 and seconds >= limit)):
         return Failure("CpuExceeded", f"{seconds:.2f} s of CPU, of {limit:g} that are granted")
     if code == -signal.SIGXFSZ:
-        return Failure("DiskExceeded", f"more than the {grant.disk_mb:g} MiB that are granted")
+        return disk_exceeded(grant, cell, one_file=True)
     text = tail.decode("utf-8", "replace")
     why = f"{name} died of {_signal(-code)}" if code < 0 else f"{name} exited with {code}"
     if last := text.strip().rpartition("\n")[2]:
@@ -294,14 +297,14 @@ def _result(command: Command, output: bytes) -> tuple[bytes | None, Failure | No
     document = output.strip()
     if not document:
         why = "it printed nothing: print one JSON document, or declare `output: text`"
-        return None, Failure("BadResult", f"result: {why}", field="result")
+        return None, Failure("BadResult", why, field="result")
     try:
         check_document(document, field="result")
         document.decode()
         _skim(document)
     except BadInput as error:
-        return None, Failure("BadResult", str(error), field="result")
+        return None, bad_result(error)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        why = f"result: is no JSON ({error}): print one document, or declare `output: text`"
+        why = f"is no JSON ({error}): print one document, or declare `output: text`"
         return None, Failure("BadResult", why, field="result")
     return document, None

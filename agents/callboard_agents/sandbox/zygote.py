@@ -9,6 +9,7 @@ it leaves the lifespans.
 
 from __future__ import annotations
 
+import concurrent.futures.thread  # noqa: F401  asyncio imports it in a child, who may not find it
 import gc
 import itertools
 import json

@@ -157,10 +157,7 @@ def lasted(begun: int | None, ended: int | None) -> str:
 
 def reason_of(error: Failure | None) -> str:
     """An error in one line; nothing if there is none."""
-    if error is None:
-        return ""
-    field = f"{error.field}: " if error.field else ""
-    return f"{error.type}: {field}{error.message}"
+    return "" if error is None else error.line
 
 
 def state_text(state: str) -> Text:

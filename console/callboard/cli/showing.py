@@ -7,6 +7,7 @@ from rich.text import Text
 
 from callboard.cli.following import show_result
 from callboard.cli.screen import Cell, Screen, clock_time, lasted, reason_of, state_text, visible
+from callboard_broker.wire import Usage
 from callboard_ledger.views import CommandView, FlowView, RowView, ScheduleView, StepView, TaskView
 
 __all__ = ["show_facts", "show_view"]
@@ -47,6 +48,8 @@ def _show_task(screen: Screen, task: TaskView) -> None:
             ("took", lasted(task.posted_at or task.dispatched_at, task.ended_at)),
             ("attempts", attempts),
             ("used", _amounts(task.used)),
+            ("usage", _taken(task.usage)),
+            ("layers", ", ".join(task.layers)),
             ("host", task.host),
             ("workflow", _workflow_of(task)),
             ("schedule", task.schedule),
@@ -195,6 +198,14 @@ def _amounts(used: dict[str, float] | None) -> str | None:
     if not used:
         return None
     return ", ".join(f"{amount:g} {unit}" for unit, amount in sorted(used.items()))
+
+
+def _taken(usage: Usage | None) -> str | None:
+    """What the last attempt took; of memory nothing is known where it ran in its host."""
+    if usage is None:
+        return None
+    memory = [f"{usage.memory_mb:.1f} MiB"] if usage.memory_mb else []
+    return ", ".join([f"{usage.cpu_s:.2f} s of CPU", *memory, f"in {usage.wall_s:.2f} s"])
 
 
 def _result(screen: Screen, view: TaskView | FlowView) -> None:
