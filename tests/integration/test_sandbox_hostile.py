@@ -287,6 +287,23 @@ async def test_only_the_first_result_counts() -> None:
         assert (await run(nursery, "hostile.twice")).result == b'"one"'
 
 
+@pytest.mark.parametrize("spares", [0, 4])
+async def test_a_child_does_not_outlive_its_result(spares: int) -> None:
+    plan = CellPlan(capability="hostile.twice", slots=2, spares=spares)
+    async with open_nursery(places=[str(AGENTS)], plans=[plan]) as nursery:
+        child = await nursery.wait("hostile.twice")
+        process = os.pidfd_open(child.pid)
+        gone = asyncio.Event()
+        asyncio.get_running_loop().add_reader(process, gone.set)
+        heard = Heard()
+        child.start(TaskHeader("1", 1, "mallory", "hostile.twice", 30.0), b"null", heard)
+        async with asyncio.timeout(10):
+            assert (await heard.end).result == b'"one"'
+            await gone.wait()
+        asyncio.get_running_loop().remove_reader(process)
+        os.close(process)
+
+
 async def test_mask_folder_and_environment_are_as_new_for_each_task() -> None:
     async with opened("hostile.mask") as nursery:
         for _ in "1234":

@@ -20,20 +20,22 @@ from callboard_agents.failures import failure_of
 from callboard_agents.results import encode_result
 from callboard_agents.sandbox.breaches import breach_of
 from callboard_agents.sandbox.cells import Cell
-from callboard_agents.sandbox.channel import FAILED, RESULT, START, frame, join, split
+from callboard_agents.sandbox.channel import FAILED, RESULT, START, frame, join
 from callboard_agents.sandbox.grant import CellPlan, TaskHeader
 from callboard_agents.sandbox.landlock import restrict_to
-from callboard_agents.sandbox.remote import ChildContext, Remote
+from callboard_agents.sandbox.remote import LOGGED, ChildContext, Remote
 from callboard_agents.sandbox.rlimits import MIB, limit_cpu
 from callboard_agents.sandbox.seccomp import Filter
 from callboard_agents.sandbox.stage import run_command
 from callboard_agents.sandbox.syscalls import Turns, die_with_parent
 from callboard_broker.wire import Failure, encode
 
-__all__ = ["CHANNEL", "MOST_FILES", "NICER", "Birth", "live", "warm_up"]
+__all__ = ["CHANNEL", "MOST_FILES", "NICER", "REHEARSED", "Birth", "live", "warm_up"]
 
 _SAMPLE = b'{"task":"1","attempt":1,"tenant":"a","capability":"a","seconds":1.0}'
-_REHEARSED = frame(START, 0, join(_SAMPLE, b'{"warm":[1,2.5,null]}'))
+REHEARSED = frame(START, 0, join(_SAMPLE, b'{"warm":[1,2.5,null]}'))
+"""What a child is sent before its task: it does with it what every task needs, see `warm_up`."""
+
 CHANNEL = 3
 NICER = 5
 MOST_FILES = 1 << 16
@@ -89,9 +91,8 @@ def _live(birth: Birth) -> int:
     warm_up(remote)
     birth.turns.ask()
     header, payload = remote.await_task()
-    root = logging.getLogger()
-    if root.level != header.level:  # it forgets what every logger has found out
-        root.setLevel(header.level)
+    if header.level != LOGGED:
+        logging.getLogger().setLevel(header.level)
     gc.enable()
     data, failure_found = _run(birth, header, payload)
     if failure_found is not None:
@@ -118,13 +119,13 @@ def _enter(birth: Birth) -> None:
 
 
 def warm_up(remote: Remote) -> None:
-    """Touch what every task needs: memory that is shared with the keeper is copied at its first
-    use, which may as well be before there is a task to be late for."""
-    for _, _, body in remote.frames.feed(_REHEARSED):
-        header, payload = split(body)
-        ChildContext(msgspec.json.decode(header, type=TaskHeader), remote)
-        data, _ = encode_result(msgspec.json.decode(payload))
-        frame(RESULT, 0, data or b"")
+    """Do with `REHEARSED` what every task needs: memory that is shared with the keeper is copied at
+    its first use, which may as well be before there is a task to be late for."""
+    header, payload = remote.await_task()
+    ChildContext(header, remote)
+    data, _ = encode_result(msgspec.json.decode(payload))
+    frame(RESULT, 0, data or b"")
+    remote.say_nothing()
     loop = remote.loop
     if loop is not None:
         loop.add_reader(remote, _ignore)  # a task that is there already is left for later

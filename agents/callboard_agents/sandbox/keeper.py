@@ -25,7 +25,7 @@ import msgspec
 
 from callboard_agents.context import Context
 from callboard_agents.sandbox.cells import Cell
-from callboard_agents.sandbox.child import CHANNEL, MOST_FILES, NICER, Birth, live
+from callboard_agents.sandbox.child import CHANNEL, MOST_FILES, NICER, REHEARSED, Birth, live
 from callboard_agents.sandbox.grant import CellPlan
 from callboard_agents.sandbox.line import BORN, GONE, Order
 from callboard_agents.sandbox.remote import ChildLoop, Remote, capture
@@ -146,6 +146,7 @@ class _Keeper:
 
     def _make(self) -> None:
         ours, theirs = socket.socketpair()
+        ours.send(REHEARSED)
         os.write(_SCORE, _FIRST)  # to be ended is inherited, and costs a child nothing
         self._pid = pid = os.fork()
         if pid == 0:

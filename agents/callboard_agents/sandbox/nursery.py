@@ -23,6 +23,7 @@ __all__ = ["Nursery"]
 
 _MESSAGE = 64 * 1024
 _SHORT = 256
+_OUTCOMES_WAY_S = 0.005
 _LOG = logging.getLogger("callboard.host")
 
 
@@ -65,6 +66,12 @@ class _Cell:
             self._tell(Order.KILL_AND_MAKE)
         else:
             self._tell(Order.KILL)
+
+    def end_soon(self, child: Child) -> None:
+        """See `end`; a moment later where children are ready, for what that costs would be in the
+        way of the outcome, in every process that it comes through."""
+        pause = _OUTCOMES_WAY_S if self._nursery.has_plenty(self.number) else 0
+        self._loop.call_later(pause, self.end, child)
 
     def close(self) -> None:
         """Its keeper sees that, and ends with its child."""
@@ -181,6 +188,10 @@ class Nursery:
             return False
         self._coming[plan] += 1
         return True
+
+    def has_plenty(self, plan: int) -> bool:
+        """Whether half of the spares are ready."""
+        return 2 * len(self._ready[plan]) >= max(1, self.plans[plan].spares)
 
     def born(self, child: Child, plan: int) -> None:
         """A child is ready."""

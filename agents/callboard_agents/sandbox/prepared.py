@@ -68,6 +68,9 @@ class Cell(Protocol):
     def end(self, child: Child) -> None:
         """End it and all that it has started."""
 
+    def end_soon(self, child: Child) -> None:
+        """End it when that is in nobody's way."""
+
 
 class Child:
     """One prepared process; good for one task."""
@@ -262,8 +265,8 @@ class Child:
             failure = Failure("Crashed", "it was killed by its host")
         try:
             heard.ended(Ending(result=result, failure=failure, usage=usage, layers=self.layers))
-        finally:  # what comes next may wait until the outcome is on its way
-            self._loop.call_soon(self._cell.end, self)
+        finally:
+            self._cell.end_soon(self)
 
     def _too_long(self, verb: int, size: int) -> None:
         granted = self.plan.grant.output_mb
@@ -287,14 +290,21 @@ class Child:
 def _measured(pid: int, resident_mb: float, wall: float) -> Usage:
     """What a child that still lives has used, on the kernel's word."""
     try:
-        with open(f"/proc/{pid}/schedstat", encoding="ascii") as found:
-            cpu = int(found.read().split()[0]) / 1e9
-        with open(f"/proc/{pid}/status", encoding="ascii") as found:
-            peak = next(line for line in found if line.startswith("VmHWM:"))
-    except (OSError, StopIteration, IndexError) as error:  # killed in this very moment
+        cpu = int(_read_all(f"/proc/{pid}/schedstat").split()[0]) / 1e9
+        peak = int(_read_all(f"/proc/{pid}/status").split(b"VmHWM:", 1)[1].split(None, 1)[0])
+    except (OSError, IndexError) as error:  # killed in this very moment
         _LOG.debug("what process %d has used is not known: %s", pid, error)
         return Usage(wall_s=wall)
-    return Usage(cpu, max(0.0, int(peak.split()[1]) / 1024 - resident_mb), wall)
+    return Usage(cpu, max(0.0, peak / 1024 - resident_mb), wall)
+
+
+def _read_all(path: str) -> bytes:
+    """Half the time of a file object, while an outcome waits."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, 8192)
+    finally:
+        os.close(descriptor)
 
 
 def _why(report: Report, usage: Usage, grant: Grant, *, killed: bool) -> Failure:

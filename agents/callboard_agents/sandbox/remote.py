@@ -46,9 +46,12 @@ from callboard_broker.rule import TaskState
 from callboard_broker.trace import Origin
 from callboard_broker.wire import Failure, encode
 
-__all__ = ["ChildContext", "ChildLoop", "Remote", "capture", "prepare_logging"]
+__all__ = ["LOGGED", "ChildContext", "ChildLoop", "Remote", "capture", "prepare_logging"]
 
-_READ = 256 * 1024
+LOGGED = logging.INFO
+"""The level that a child begins with."""
+
+_READ = 32 * 1024  # for more, each child would have memory mapped and unmapped
 _NO_BOUND = 1 << 31
 _LINES = 20_000  # that a child says at the most; it counts the rest
 _LINE = 8192  # characters without an end of the line that are one all the same
@@ -118,6 +121,7 @@ class Remote:
         self._channel = channel
         self.loop = loop
         self.frames = Frames(dict.fromkeys((START, ANSWER, REFUSE, CANCEL), _NO_BOUND))
+        self._starts: list[bytes] = []
         self._numbers = itertools.count(1)
         self._asked: dict[int, asyncio.Future[bytes]] = {}
         self._task: asyncio.Task[Any] | None = None
@@ -129,29 +133,36 @@ class Remote:
         return self._channel.fileno()
 
     def await_task(self) -> tuple[TaskHeader, bytes]:
-        """Wait for the one task. An end of the channel ends the child."""
-        task: bytes | None = None
-        while task is None:
+        """Wait for the one task, or for the rehearsal before it. An end of the channel ends the
+        child."""
+        while not self._starts:
             data = self._channel.recv(_READ)
             if not data:
                 raise SystemExit
             for verb, _, body in self.frames.feed(data):
                 if verb == START:
-                    task = body
+                    self._starts.append(body)
                 elif verb == CANCEL:  # right behind it
                     self.cancelled = True
-        header, payload = split(task)
+        header, payload = split(self._starts.pop(0))
         return msgspec.json.decode(header, type=TaskHeader), payload
 
     def say(self, verb: int, data: bytes) -> None:
         """Send the last word."""
+        self._say(frame(verb, 0, data))
+
+    def say_nothing(self) -> None:
+        """Rehearse the last word."""
+        self._say(b"")
+
+    def _say(self, data: bytes) -> None:
         finish_lines()
         self._channel.setblocking(True)
-        self._channel.sendall(frame(verb, 0, data))
+        self._channel.sendall(data)
 
     def await_end(self) -> None:
         """Wait until the host has looked at what this process has used, and kills it."""
-        while self._channel.recv(_READ):
+        while self._channel.recv(1):
             pass
 
     def tell(self, kind: str, data: bytes) -> None:
@@ -381,7 +392,7 @@ _printed = (_Lines(_channel, "stdout"), _Lines(_channel, "stderr"))
 
 def prepare_logging() -> None:
     """In the zygote: what children will log and print is told by their channel."""
-    logging.basicConfig(level=logging.INFO, handlers=[_Records(_channel)], force=True)
+    logging.basicConfig(level=LOGGED, handlers=[_Records(_channel)], force=True)
 
 
 def capture(remote: Remote) -> None:

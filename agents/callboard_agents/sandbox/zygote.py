@@ -32,7 +32,7 @@ from callboard_agents.loading import load
 from callboard_agents.middleware import chained, load_middleware
 from callboard_agents.sandbox.cells import Cells
 from callboard_agents.sandbox.cgroups import Maker, group_maker
-from callboard_agents.sandbox.child import CHANNEL, warm_up
+from callboard_agents.sandbox.child import CHANNEL, REHEARSED, warm_up
 from callboard_agents.sandbox.grant import CellPlan
 from callboard_agents.sandbox.keeper import Keeping, keep
 from callboard_agents.sandbox.layers import probe
@@ -263,6 +263,7 @@ def _rehearse(loop: ChildLoop) -> None:
     with ours, theirs:
         bell = loop.begin()
         for _ in range(_REHEARSALS):
+            ours.send(REHEARSED)
             warm_up(Remote(theirs, loop))
         os.close(bell)
     loop.expect(CHANNEL + 1)  # the first number that is free in a child
