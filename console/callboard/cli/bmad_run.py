@@ -17,7 +17,7 @@ from callboard.hosting import host_options
 from callboard_broker.errors import TaskError
 from callboard_broker.handle import Handle
 from callboard_broker.subjects import SHARED_POOL
-from callboard_integrations.bmad.assignment import gathered
+from callboard_integrations.bmad.assignment import branches, gathered
 from callboard_integrations.bmad.choosing import RunnerChoice, chosen_runner
 from callboard_integrations.bmad.flow import RunOptions, to_workflow
 from callboard_integrations.bmad.persona_agents import Workshop, agents_of
@@ -71,6 +71,8 @@ def _say_what_is_asked(asked: Asked, handle: Handle, screen: Screen) -> None:
     if left := [name for name in asked.plan.gates if name not in asked.options.answers]:
         screen.note(f"it will ask for {', '.join(left)}")
         screen.note(f"answer with: callboard signal {handle.id} NAME true (or false)")
+    if set(left) & set(asked.plan.checkpoints):
+        screen.note(f"answer for one story alone with its own id: callboard status {handle.id}")
 
 
 async def _follow(handle: Handle, screen: Screen) -> int:
@@ -85,5 +87,8 @@ async def _follow(handle: Handle, screen: Screen) -> int:
         screen.note(f"callboard: {error}")
         screen.note(f"when the cause is gone: callboard resume {handle.id}")
         return 1
-    show_outcome(screen, gathered(result["artifacts"]))
+    held = branches(result)
+    show_outcome(screen, gathered(result["artifacts"]), held)
+    if held:
+        screen.note("merge them: callboard bmad merge PATH --run NAME")
     return 0
