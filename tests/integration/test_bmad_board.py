@@ -137,7 +137,8 @@ async def test_the_orders_of_v6_run_from_the_first_idea_to_reviewed_stories(
             project = tmp_path / tag
             project.mkdir()
             (project / "sprint-status.yaml").write_text(
-                "development_status:\n  epic-1: backlog\n  1-1-wheel: backlog\n  1-2-bell: backlog\n"
+                "development_status:\n"
+                "  epic-1: backlog\n  1-1-wheel: backlog\n  1-2-bell: backlog\n"
             )
             with model_server() as model:
                 model.meet("Work on this one", 2)

@@ -62,7 +62,7 @@ async def run_plan(asked: Asked, screen: Screen) -> int:
             await say_if_nobody_offers(board, set(personas), screen)
         if not asked.wait or screen.json:
             return await follow_or_name(handle, screen, wait=asked.wait)
-        return await _follow(handle, screen)
+        return await _follow(asked, handle, screen)
 
 
 def _say_what_is_asked(asked: Asked, handle: Handle, screen: Screen) -> None:
@@ -75,7 +75,7 @@ def _say_what_is_asked(asked: Asked, handle: Handle, screen: Screen) -> None:
         screen.note(f"answer for one story alone with its own id: callboard status {handle.id}")
 
 
-async def _follow(handle: Handle, screen: Screen) -> int:
+async def _follow(asked: Asked, handle: Handle, screen: Screen) -> int:
     try:
         await follow_to_end(handle, screen)
     except asyncio.CancelledError:
@@ -90,5 +90,5 @@ async def _follow(handle: Handle, screen: Screen) -> int:
     held = branches(result)
     show_outcome(screen, gathered(result["artifacts"]), held)
     if held:
-        screen.note("merge them: callboard bmad merge PATH --run NAME")
+        screen.note(f"callboard bmad merge {asked.project} --run {asked.options.run} merges them")
     return 0

@@ -84,9 +84,10 @@ class Noted(msgspec.Struct, frozen=True, kw_only=True):
 class ItemsWanted(msgspec.Struct, frozen=True, kw_only=True):
     """over: what is gone over, as the workflow says it. given: named when it was posted.
 
-    answers: to checkpoints of stories, given when it was posted.
+    answers: to checkpoints of stories, given when it was posted. run: whose pauses are over.
     """
 
+    run: str
     over: str
     given: list[str] = []
     sources: list[Any] = []
@@ -94,10 +95,14 @@ class ItemsWanted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Paused(msgspec.Struct, frozen=True, kw_only=True):
-    """story: after which somebody wanted a pause, or nothing. decided: whether it goes on."""
+    """run: whose pause is noted, for the waves after. story: after which it is, or nothing.
 
+    decided: whether it goes on; None as the wave begins.
+    """
+
+    run: str
     story: str = ""
-    decided: list[Any] = []
+    decided: list[Any] | None = None
 
 
 class StatusWanted(msgspec.Struct, frozen=True, kw_only=True):

@@ -211,6 +211,7 @@ class _Builder:
             f"{first.id}-items",
             f"{DESK}.items",
             {
+                "run": self.options.run,
                 "over": over,
                 "given": list(self.options.items),
                 "sources": sources,
@@ -263,6 +264,9 @@ class _Builder:
             at_once=self.options.at_once,
         )
         epic.returns(stories)
+        # a wave that fails does not keep the next from its turn: each looks for a pause before it
+        pause = {"run": self.options.run, "story": wave.inputs["story"]}
+        begun = wave.step("begin", f"{DESK}.pause", pause)
         epics = wave.sub(
             "epic",
             epic,
@@ -272,10 +276,11 @@ class _Builder:
                 **self.about,
             },
             each=wave.inputs["epics"],
+            after=[begun],
             at_once=self.options.epics_at_once,
         )
-        payload = {"story": wave.inputs["story"], "decided": _checkpoint(wave, _DONE, [epics])}
-        wave.step("pause", f"{DESK}.pause", payload, after=[epics])
+        decided = _checkpoint(wave, _DONE, [epics])
+        wave.step("pause", f"{DESK}.pause", {**pause, "decided": decided}, after=[epics])
         wave.returns(epics)
         of_wave = {name: self.flow.item[name] for name in ("epics", "story", "asks", "decided")}
         return self.flow.sub(

@@ -108,19 +108,29 @@ def _desk(workshop: Workshop) -> list[Agent[..., Any]]:
         return Done(done=is_yes(noted.decided))
 
     @agent(f"{DESK}.items")
-    def items(wanted: ItemsWanted) -> dict[str, Any]:
+    def items(wanted: ItemsWanted, ctx: Context) -> dict[str, Any]:
         found = find_items(project, wanted.over, wanted.given, gathered(wanted.sources))
         if is_about_stories(wanted.over):
+            workshop.records.pause(wanted.run, ctx.workflow, "")
             return {"waves": waves_of(found, wanted.answers)}
         return {"items": found}
 
     @agent(f"{DESK}.pause")
-    async def pause(paused: Paused) -> None:
-        if not is_yes(paused.decided):
+    def pause(paused: Paused, ctx: Context) -> None:
+        records = workshop.records
+        if paused.decided is None:
+            before = records.paused_after(paused.run, ctx.workflow)
+            if before not in ("", paused.story):
+                raise GiveUp(f"nobody has said yes to the done_checkpoint of story {before}")
+            if paused.story:
+                records.pause(paused.run, ctx.workflow, paused.story)
+        elif not is_yes(paused.decided):
             raise GiveUp(
                 f"stopped at the done_checkpoint of story {paused.story}; to go on, run the same "
                 "again"
             )
+        elif paused.story:
+            records.pause(paused.run, ctx.workflow, "")
 
     @agent(f"{DESK}.status", slots=1)
     def status(wanted: StatusWanted) -> dict[str, str]:

@@ -21,7 +21,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -52,7 +52,7 @@ from callboard_integrations.langgraph.addresses import (
     word,
 )
 from callboard_integrations.langgraph.leases import Lease, Leases
-from callboard_integrations.langgraph.opening import LoopBound, Opening
+from callboard_integrations.langgraph.opening import Held, LoopBound, Opening
 from callboard_integrations.langgraph.packing import Packing, StoredCheckpoint, StoredWrites
 from callboard_integrations.langgraph.reading import Reading
 from callboard_integrations.langgraph.sweeping import prune, remove_runs
@@ -109,15 +109,18 @@ class JetStreamSaver(BaseCheckpointSaver[str], LoopBound):
 
     def lease(
         self, thread_id: str, *, seconds: float = 30.0, take_over: bool = False
-    ) -> AbstractAsyncContextManager[Lease]:
+    ) -> Held[Lease]:
         """Hold a thread for the length of an `async with`: nobody else writes to it meanwhile.
+
+        In a program without a loop, for the length of a `with`.
 
         seconds: after so long without a sign of this process others may have it, 1 to 86,400.
         take_over: have it now; what its holder still writes is refused there with `LeaseLost`.
         Raises `LeaseHeld`.
         """
-        return self._leases.hold(
-            thread_id, self._address(thread_id), seconds=seconds, take_over=take_over
+        address = self._address(thread_id)
+        return Held(
+            self, self._leases.hold(thread_id, address, seconds=seconds, take_over=take_over)
         )
 
     # -- writing
