@@ -51,6 +51,7 @@ from callboard_integrations.langgraph.addresses import (
     stream_name,
     word,
 )
+from callboard_integrations.langgraph.ended_threads import EndedThreads
 from callboard_integrations.langgraph.leases import Lease, Leases
 from callboard_integrations.langgraph.opening import Held, LoopBound, Opening
 from callboard_integrations.langgraph.packing import Packing, StoredCheckpoint, StoredWrites
@@ -211,6 +212,17 @@ class JetStreamSaver(BaseCheckpointSaver[str], LoopBound):
                 await self.adelete_thread(thread)
             else:
                 await prune(self._reading(), self._address(thread))
+
+    # -- of graphs that are agents
+
+    async def anote_end(self, thread_id: str, *, tenant: str, task: str) -> None:
+        """Note that a thread may be deleted once this task has succeeded; see `asweep_ended`."""
+        address = self._address(thread_id)
+        await self._write(thread_id, address.ended, EndedThreads.note(tenant, task))
+
+    async def asweep_ended(self) -> int:
+        """Delete threads whose tasks the ledger knows as succeeded, up to 16; how many."""
+        return await EndedThreads(self._table, self._prefix).sweep()
 
     # -- reading
 
