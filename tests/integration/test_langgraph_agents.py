@@ -235,6 +235,21 @@ async def test_a_remote_graph_asks_a_person_through_the_local_one(tmp_path: Path
             await handle.result(timeout=20)
 
 
+async def test_a_graph_agent_in_a_graph_agent_asks_and_runs_no_finished_node_again(
+    tmp_path: Path,
+):
+    async with board_of(tmp_path) as (board, table):
+        asked = await board.submit("docs.nested", {"topic": "cats"})
+        found = await asked.result(timeout=20)
+        (question,) = found["__interrupt__"]
+        assert question["value"] == {"approve": "outline of cats"}
+        answer = {"__resume__": {question["id"]: "yes"}, "thread": found["thread"]}
+        answered = await board.submit("docs.nested", answer)
+        result = await answered.result(timeout=20)
+        assert (result["outline"], result["approved"]) == ("outline of cats", "yes")
+        assert table.lines == {"outline": 1}
+
+
 async def threads_of(saver: JetStreamSaver, *handles: Handle) -> list[bool]:
     """Whether there are checkpoints of these tasks."""
     return [

@@ -6,7 +6,7 @@
     <prefix>.ckpt.<thread>.p.<name>.<part>                 a part of a value that is too large
     <prefix>.ckpt.<thread>.l, .h                           the claim of a lease, its heartbeat
     <prefix>.ckpt.<thread>.e                               that a graph agent came to its end
-    <prefix>.ckpt.<thread>.q.<place>                       what a node was asked, see `asking`
+    <prefix>.ckpt.<thread>.q.<place>                       what a node of such a graph was asked
 
 The thread comes first: to delete it is one purge.
 """

@@ -24,7 +24,7 @@ from callboard_integrations.langgraph.asking import Asked, Question, read_answer
 from callboard_integrations.langgraph.declared import AgentOptions
 from callboard_integrations.langgraph.opening import Opening
 from callboard_integrations.langgraph.saver import JetStreamSaver
-from callboard_integrations.langgraph.surroundings import within
+from callboard_integrations.langgraph.surroundings import Surroundings, within
 
 __all__ = ["graph_agent"]
 
@@ -77,7 +77,7 @@ async def _run(graph: Pregel[Any, Any, Any, Any], payload: Any, ctx: Context) ->
         state = await graph.aget_state(config)
         begin = _beginning(state, payload, None if answers is None else answers.answers)
         if begin is not _NOTHING:
-            with within(ctx):
+            with within(Surroundings(ctx, checkpoints, thread)):
                 async for told in graph.astream(
                     begin, config, stream_mode="custom", durability="sync"
                 ):

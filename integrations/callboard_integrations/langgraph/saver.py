@@ -220,6 +220,15 @@ class JetStreamSaver(BaseCheckpointSaver[str], LoopBound):
         address = self._address(thread_id)
         await self._write(thread_id, address.ended, EndedThreads.note(tenant, task))
 
+    async def akeep_question(self, thread_id: str, place: str, data: bytes) -> None:
+        """Keep what a node of the thread was asked, until the thread is deleted."""
+        await self._write(thread_id, self._address(thread_id).question(place), data)
+
+    async def aget_question(self, thread_id: str, place: str) -> bytes | None:
+        """What was kept for `place`."""
+        row = await self._table.last(self._address(thread_id).question(place))
+        return None if row is None else row.data
+
     async def asweep_ended(self) -> int:
         """Delete threads whose tasks the ledger knows as succeeded, up to 16; how many."""
         return await EndedThreads(self._table, self._prefix).sweep()
