@@ -60,6 +60,13 @@ def test_a_plan_is_shown_as_text_json_and_pictures_and_nothing_runs(tmp_path: Pa
     drawn = shell.run("bmad", "plan", "teashop", "--format", "svg", "--output", "plan.svg")
     assert drawn.returncode == 0
     assert (tmp_path / "plan.svg").read_text().startswith("<svg")
+    (tmp_path / "teashop" / "docs").mkdir()
+    (tmp_path / "teashop" / "docs" / "stories.yaml").write_text(
+        '- {id: "1", title: Teas, spec_checkpoint: true, done_checkpoint: true}\n'
+    )
+    text = shell.run("bmad", "plan", "teashop")
+    assert "? spec_checkpoint: before build_story, of story 1\n" in text.stdout
+    assert "? done_checkpoint: before anything of the next stories, after story 1\n" in text.stdout
 
 
 def test_lint_names_the_file_and_line_and_fails_for_what_gives_nothing(tmp_path: Path):

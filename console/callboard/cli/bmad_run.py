@@ -72,7 +72,8 @@ def _say_what_is_asked(asked: Asked, handle: Handle, screen: Screen) -> None:
         screen.note(f"it will ask for {', '.join(left)}")
         screen.note(f"answer with: callboard signal {handle.id} NAME true (or false)")
     if set(left) & set(asked.plan.checkpoints):
-        screen.note(f"answer for one story alone with its own id: callboard status {handle.id}")
+        listed = f"callboard list --workflow {handle.id} --kind flow"
+        screen.note(f"answer for one story alone with its own id: {listed}")
 
 
 async def _follow(asked: Asked, handle: Handle, screen: Screen) -> int:

@@ -142,10 +142,10 @@ def _open(statuses: Mapping[str, str], rows: list[dict[str, Any]]) -> list[dict[
             continue
         title = (parts[3] or key).replace("-", " ")
         found.append({"id": key, "epic": parts[1], "title": title})
-    for own, number in places.items():
-        key = known.get(own, own)
+    for name, number in places.items():
+        key = known.get(name, name)
         if statuses.get(key) != "done":
-            found.append(rows[number] if key == own else {**rows[number], "id": key})
+            found.append(rows[number] if key == name else {**rows[number], "id": key})
     return found
 
 
