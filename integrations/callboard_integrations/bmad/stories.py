@@ -132,16 +132,18 @@ def _open(statuses: Mapping[str, str], rows: list[dict[str, Any]]) -> list[dict[
     is the status file's.
     """
     found = []
-    places = {row["id"].replace(".", "-"): number for number, row in enumerate(rows)}
+    places: dict[str, int] = {
+        row["id"].replace(".", "-"): number for number, row in enumerate(rows)
+    }
     known: dict[str, str] = {}
     for key, status in statuses.items():
         parts = _KEY.fullmatch(key)
-        own = next((name for name in _names(key) if name in places), "")
-        known[own] = key
-        if own or not parts or status == "done":
-            continue
-        title = (parts[3] or key).replace("-", " ")
-        found.append({"id": key, "epic": parts[1], "title": title})
+        own = next((name for name in _names(key) if name in places), None)
+        if own is not None:
+            known[own] = key
+        elif parts and status != "done":
+            title = (parts[3] or key).replace("-", " ")
+            found.append({"id": key, "epic": parts[1], "title": title})
     for name, number in places.items():
         key = known.get(name, name)
         if statuses.get(key) != "done":
