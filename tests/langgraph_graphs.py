@@ -15,4 +15,10 @@ asking.add_edge("outline", "ask")
 
 asking_agent = graph_agent(asking, capability="docs.ask")
 
+nested = StateGraph(Form)
+nested.add_node("inner", agent_node("docs.ask"))
+nested.add_edge(START, "inner")
+
+nested_agent = graph_agent(nested, capability="docs.nested")
+
 pages_agent = graph_agent(pages(ListNode(agent_node("door"))), capability="docs.pages")

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,12 +27,17 @@ _PATIENCE = 20.0
 
 
 class ModelServer:
-    """asked: `(system, prompt)` of each request. most: the highest number at once."""
+    """asked: `(system, prompt)` of each request. most: the highest number at once.
+
+    most_of_epic: likewise of each epic's stories.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.asked: list[tuple[str, str]] = []
         self.most = 0
+        self.most_of_epic: dict[str, int] = {}
+        self._now_of_epic: Counter[str] = Counter()
         self.fail_with: list[int] = []
         self.meeting: tuple[str, int] | None = None
         self._now = 0
@@ -58,10 +65,15 @@ class ModelServer:
             if meets:
                 self._now += 1
                 self.most = max(self.most, self._now)
+                epic = (re.findall(r'"epic":"(\d+)"', prompt) or [""])[0]
+                self._now_of_epic[epic] += 1
+                most = max(self.most_of_epic.get(epic, 0), self._now_of_epic[epic])
+                self.most_of_epic[epic] = most
                 self._changed.notify_all()
                 if not self._changed.wait_for(self._all_met, _PATIENCE):
                     return 500, {"error": {"message": "the others did not come"}}
                 self._now -= 1
+                self._now_of_epic[epic] -= 1
         text = said(system, prompt)
         usage = {"prompt_tokens": 30, "completion_tokens": 12, "total_tokens": 42}
         return 200, {

@@ -150,6 +150,7 @@ class Workflow:
         signal: str | None = None,
         *,
         prompt: str = "",
+        each: Selection | None = None,
         after: Sequence[Selection] = (),
         **options: Unpack[StepOptions],
     ) -> Selection:
@@ -158,7 +159,7 @@ class Workflow:
         Its result is the signal's value. A signal that comes early is kept.
         """
         gate = {"kind": "signal", "signal": signal or name, "prompt": prompt}
-        return self._add(name, {"gate": gate}, None, None, after, options)
+        return self._add(name, {"gate": gate}, None, each, after, options)
 
     def returns(self, output: Any) -> None:
         """Say what the workflow's result is; else, the results of the last steps by name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -59,6 +60,13 @@ def test_a_plan_is_shown_as_text_json_and_pictures_and_nothing_runs(tmp_path: Pa
     drawn = shell.run("bmad", "plan", "teashop", "--format", "svg", "--output", "plan.svg")
     assert drawn.returncode == 0
     assert (tmp_path / "plan.svg").read_text().startswith("<svg")
+    (tmp_path / "teashop" / "docs").mkdir()
+    (tmp_path / "teashop" / "docs" / "stories.yaml").write_text(
+        '- {id: "1", title: Teas, spec_checkpoint: true, done_checkpoint: true}\n'
+    )
+    text = shell.run("bmad", "plan", "teashop")
+    assert "? spec_checkpoint: before build_story, of story 1\n" in text.stdout
+    assert "? done_checkpoint: before anything of the next stories, after story 1\n" in text.stdout
 
 
 def test_lint_names_the_file_and_line_and_fails_for_what_gives_nothing(tmp_path: Path):
@@ -80,6 +88,37 @@ def test_lint_names_the_file_and_line_and_fails_for_what_gives_nothing(tmp_path:
     assert [one["id"] for one in listed["personas"]] == ["planner", "reviewer"]
 
 
+def test_the_stories_that_are_done_are_merged_on_a_branch_of_their_own(tmp_path: Path):
+    shop = shop_at(tmp_path)
+    words = ["-c", "user.name=a", "-c", "user.email=a@localhost"]
+
+    def git(*more: str) -> str:
+        command = ["git", *words, *more]
+        return subprocess.run(command, cwd=shop, check=True, capture_output=True, text=True).stdout
+
+    git("init", "--quiet", "--initial-branch", "mine")
+    git("add", ".")
+    git("commit", "--quiet", "-m", "begin")
+    for name in ("1-1", "1-2", "2-1"):
+        git("switch", "--quiet", "-c", f"callboard/tea-shop/{name}", "mine")
+        (shop / "page.html").write_text("first" if name == "1-1" else "other")
+        git("add", ".")
+        git("commit", "--quiet", "-m", name)
+    git("switch", "--quiet", "mine")
+    (shop / "sprint-status.yaml").write_text(
+        "development_status:\n  1-1-teas: done\n  1-2: review\n  2-1: done\n"
+    )
+    found = Shell(folder=tmp_path).run("bmad", "merge", "teashop", "--run", "tea-shop")
+    assert found.returncode == 1
+    assert found.stdout.splitlines()[:3] == [
+        "merged callboard/tea-shop/1-1",
+        "left out callboard/tea-shop/1-2: review, not done (--all takes it)",
+        "in conflict callboard/tea-shop/2-1: page.html",
+    ]
+    assert git("show", "callboard/tea-shop/_merged:page.html") == "first"
+    assert git("rev-parse", "--abbrev-ref", "HEAD") == "mine\n"
+
+
 def test_mistakes_are_one_line_without_a_traceback(tmp_path: Path):
     shop_at(tmp_path)
     shell = Shell(folder=tmp_path)
@@ -87,6 +126,7 @@ def test_mistakes_are_one_line_without_a_traceback(tmp_path: Path):
         ("plan", "nowhere"): "no folder or file",
         ("plan", "teashop", "-w", "coffee"): "core/tea-shop",
         ("run", "teashop", "--no-wait"): "--no-agents",
+        ("merge", "teashop", "--run", "x"): "not the top of a git repository",
         ("run", "teashop", "--command", "x", "--yes", "unheard"): "brief_is_thin",
     }.items():
         done = shell.run("bmad", *words)

@@ -29,8 +29,8 @@ from tests.servers import NatsServer
 KINDS = ("brownfield", "greenfield")
 PARTS = ("fullstack", "service", "ui")
 CORE = [f"{kind}-{part}" for kind in KINDS for part in PARTS]
-AT_ONCE = 3
-STORIES = 6  # of the model, in `model_server`
+AT_ONCE, EPICS = 2, 2
+STORIES = 6  # of the model, in `model_server`, three in each of two epics
 
 
 @asynccontextmanager
@@ -93,12 +93,15 @@ async def test_every_core_workflow_of_v4_runs_end_to_end(nats: NatsServer, tmp_p
         for name in CORE:
             plan = make_plan(roster, roster.workflow(f"core/{name}"))
             with model_server() as model:
-                model.meet("Work on this one", AT_ONCE)
-                options = RunOptions(run=name, other_answers=True, at_once=AT_ONCE, brief=name)
+                model.meet("Work on this one", AT_ONCE * EPICS)
+                options = RunOptions(
+                    run=name, other_answers=True, at_once=AT_ONCE, epics_at_once=EPICS, brief=name
+                )
                 project = tmp_path / name
                 handle = await performed(board, nats.url, plan, model, project, options)
                 check(model, plan)
-                assert model.most == AT_ONCE, "stories at once: the limit, and never more"
+                assert model.most_of_epic == {"1": AT_ONCE, "2": AT_ONCE}
+                assert model.most == AT_ONCE * EPICS, "stories at once: the limit, and never more"
             result = await handle.result()
             made = gathered(result["artifacts"])
             assert sum(key.endswith("/story.md") for key in made) == STORIES
@@ -122,3 +125,38 @@ async def test_every_core_sequence_of_the_first_v4_release_runs_end_to_end(
                     project = tmp_path / name
                     await performed(board, nats.url, plan, model, project, options)
                     check(model, plan)
+
+
+async def test_the_orders_of_v6_run_from_the_first_idea_to_reviewed_stories(
+    nats: NatsServer, tmp_path: Path
+):
+    async with live_board(url=nats.url) as board:
+        for tag, nobodys in {"v6.0.0": {}, "v6.11.0": {"bmad-checkpoint-preview": "dev"}}.items():
+            roster = roster_of(tag)
+            plan = make_plan(roster, roster.workflow("bmm-order"), assign=nobodys)
+            project = tmp_path / tag
+            project.mkdir()
+            (project / "sprint-status.yaml").write_text(
+                "development_status:\n"
+                "  epic-1: backlog\n  1-1-wheel: backlog\n  1-2-bell: backlog\n"
+            )
+            with model_server() as model:
+                model.meet("Work on this one", 2)
+                options = RunOptions(run=tag.replace(".", "-"), other_answers=True, at_once=2)
+                handle = await performed(board, nats.url, plan, model, project, options)
+                check(model, plan)
+                assert model.most_of_epic == {"1": 2}
+            begun = [prompt.partition("\n")[0] for _, prompt in model.asked]
+            assert len(begun) == len(plan.steps) + len(plan.story_loops[0]), "each, of two stories"
+            said = {one.id: f"Step: {one.step.action or one.id}" for one in plan.steps}
+            loops = {one.id: one.loop for one in plan.steps}
+            for one in plan.steps:
+                for name in one.after:
+                    together = loops[name] and loops[name] == one.loop
+                    ends = begun.index(said[name])
+                    if not together:
+                        ends = len(begun) - 1 - begun[::-1].index(said[name])
+                    assert ends < begun.index(said[one.id]), f"{name} before {one.id}"
+            statuses = StatusFile(find_status_file(project), project).read()
+            assert statuses == {"epic-1": "done", "1-1-wheel": "done", "1-2-bell": "done"}
+            assert gathered((await handle.result())["artifacts"])

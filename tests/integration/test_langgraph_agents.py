@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 import pytest
+from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.errors import NodeTimeoutError
 from langgraph.func import entrypoint
 from langgraph.graph import START, StateGraph
@@ -23,6 +24,7 @@ from callboard import connect
 from callboard.testing import Processes, live_board
 from callboard_broker.client import Board
 from callboard_broker.errors import BadInput, TaskCancelled, TaskFailed
+from callboard_broker.handle import Handle
 from callboard_integrations.langgraph import (
     DurabilityRefused,
     JetStreamSaver,
@@ -231,6 +233,77 @@ async def test_a_remote_graph_asks_a_person_through_the_local_one(tmp_path: Path
         handle = await board.submit("docs.ask", foreign)
         with pytest.raises(TaskFailed, match="of another tenant"):
             await handle.result(timeout=20)
+
+
+async def test_a_graph_agent_in_a_graph_agent_asks_and_runs_no_finished_node_again(
+    tmp_path: Path,
+):
+    async with board_of(tmp_path) as (board, table):
+        asked = await board.submit("docs.nested", {"topic": "cats"})
+        found = await asked.result(timeout=20)
+        (question,) = found["__interrupt__"]
+        assert question["value"] == {"approve": "outline of cats"}
+        answer = {"__resume__": {question["id"]: "yes"}, "thread": found["thread"]}
+        answered = await board.submit("docs.nested", answer)
+        result = await answered.result(timeout=20)
+        assert (result["outline"], result["approved"]) == ("outline of cats", "yes")
+        assert table.lines == {"outline": 1}
+
+
+async def threads_of(saver: JetStreamSaver, *handles: Handle) -> list[bool]:
+    """Whether there are checkpoints of these tasks."""
+    return [
+        await saver.aget_tuple(thread(f"default/{handle.id}")) is not None for handle in handles
+    ]
+
+
+async def test_checkpoints_of_a_graph_agent_are_deleted_when_its_task_has_succeeded(
+    tmp_path: Path,
+):
+    async with (
+        board_of(tmp_path) as (board, table),
+        JetStreamSaver.from_url(board_url(board)) as saver,
+    ):
+        asked = await board.submit("docs.ask", {"topic": "dogs"})
+        question = await asked.result(timeout=20)
+        table.open("d0", "d1")
+        first = await board.submit("docs.pages", {"topic": "cats", "door": "d"})
+        await first.result(timeout=20)
+        assert await threads_of(saver, asked, first) == [True, True]
+        second = await board.submit("docs.pages", {"topic": "cats", "door": "d"})
+        await second.result(timeout=20)
+        assert await threads_of(saver, asked, first, second) == [True, False, True]
+
+        (each,) = question["__interrupt__"]
+        answer = {"__resume__": {each["id"]: "yes"}, "thread": question["thread"]}
+        answered = await board.submit("docs.ask", answer)
+        assert (await answered.result(timeout=20))["approved"] == "yes"
+        assert await threads_of(saver, asked, second) == [True, False]
+        assert await saver.asweep_ended() == 1
+        assert await threads_of(saver, asked, answered) == [False, False]
+
+
+async def test_checkpoints_of_a_task_that_failed_or_has_not_ended_stay(tmp_path: Path):
+    async with (
+        board_of(tmp_path) as (board, table),
+        JetStreamSaver.from_url(board_url(board)) as saver,
+    ):
+        config: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
+        failed = await board.submit("fails", {"name": "a", "door": "closed"})
+        with pytest.raises(TaskFailed):
+            await failed.result(timeout=20)
+        running = await board.submit("door", {"name": "b", "door": "d0"})
+        await table.shows(lambda lines: lines["door b begins"] == 1)
+        for task in (failed.id, running.id, "999999"):
+            await saver.aput(config, empty_checkpoint(), {}, {})
+            await saver.anote_end("t", tenant="default", task=task)
+            assert await saver.asweep_ended() == 0
+            assert await saver.aget_tuple(config) is not None
+        await saver.anote_end("t", tenant="default", task=running.id)
+        table.open("d0")
+        await running.result(timeout=20)
+        assert await saver.asweep_ended() == 1
+        assert await saver.aget_tuple(config) is None
 
 
 def check_once(lines: Counter[str]) -> None:

@@ -301,6 +301,29 @@ async def test_what_a_zombie_still_writes_is_refused_by_the_server(nats: NatsSer
             await zombie.aput_writes(at, [("a", 3)], "other")
 
 
+def test_a_program_without_a_loop_holds_a_thread_and_is_fenced(nats: NatsServer):
+    config: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
+    with (
+        JetStreamSaver.from_url(nats.url) as saver,
+        JetStreamSaver.from_url(nats.url) as heir,
+        saver.lease("t") as old,
+    ):
+        saver.put(config, empty_checkpoint(), {}, {})
+        with pytest.raises(LeaseHeld, match="t"), heir.lease("t"):
+            pytest.fail("two hold one thread")
+        with heir.lease("t", take_over=True) as new:
+            at = heir.put(config, empty_checkpoint(), {}, {})
+            with pytest.raises(LeaseLost):
+                saver.put_writes(at, [("a", 1)], "zombie")
+            assert (old.lost, new.lost) == (True, False)
+        found = heir.get_tuple(config)
+        assert found is not None
+        assert found.config == at
+        assert not found.pending_writes
+        with heir.lease("t"):
+            heir.put_writes(at, [("a", 2)], "task")
+
+
 async def test_a_holder_that_goes_does_not_end_the_lease_of_its_heir(nats: NatsServer):
     async with (
         JetStreamSaver.from_url(nats.url) as zombie,

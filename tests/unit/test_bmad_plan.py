@@ -104,8 +104,11 @@ def test_a_condition_that_nobody_answered_waits_for_a_signal_of_its_name():
     steps = asked.spec().steps
     signals = [one.gate.signal for one in steps if one.gate is not None]
     assert signals == ["epic_complete"]
-    inner = next(one.flow for one in steps if one.flow is not None)
-    assert {one.gate.signal for one in inner.steps if one.gate is not None} == {
+    wave = next(one.flow for one in steps if one.flow is not None)
+    epic = next(one.flow for one in wave.steps if one.flow is not None)
+    story = next(one.flow for one in epic.steps if one.flow is not None)
+    assert {one.gate.signal for one in story.steps if one.gate is not None} == {
+        "spec_checkpoint",
         "user_wants_story_review",
         "review_implementation_wanted",
         "qa_left_unchecked_items",

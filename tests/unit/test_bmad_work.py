@@ -22,6 +22,7 @@ from callboard_integrations.bmad import (
     make_plan,
     to_workflow,
 )
+from callboard_integrations.bmad.assignment import branches as branches_in
 from callboard_integrations.bmad.assignment import gathered
 from callboard_integrations.bmad.discovery import discover
 from callboard_integrations.bmad.stories import find_items
@@ -150,13 +151,17 @@ async def test_marked_parts_are_the_artifacts_of_their_names(tmp_path: Path):
 
 
 async def run_engine(project: Path, workshop: Workshop, **options: Any) -> dict[str, str]:
+    return gathered((await engine_result(project, workshop, **options))["artifacts"])
+
+
+async def engine_result(project: Path, workshop: Workshop, **options: Any) -> dict[str, Any]:
     roster = discover(project)
     plan = make_plan(roster, roster.workflow())
     flow = to_workflow(plan, RunOptions(**{"run": "r", "other_answers": True, **options}))
     async with memory_board(agents_of(workshop, roster.personas)) as board:
         handle = await board.run(flow)
-        result = await handle.result(timeout=60)
-    return gathered(result["artifacts"])
+        result: dict[str, Any] = await handle.result(timeout=60)
+    return result
 
 
 def workshop_of(project: Path, model: ModelServer) -> Workshop:
@@ -179,7 +184,8 @@ async def test_stories_of_a_repository_have_a_branch_and_a_worktree_each(tmp_pat
     git(project, "add", ".")
     git(project, "commit", "--quiet", "-m", "begin")
     runner = CommandRunner("sh -c 'cat > asked.txt; echo answer in $(basename $PWD)'")
-    made = await run_engine(project, Workshop(project, runner), items=["1.1", "1.2", "2.1"])
+    result = await engine_result(project, Workshop(project, runner), items=["1.1", "1.2", "2.1"])
+    made, held = gathered(result["artifacts"]), branches_in(result)
     branches = git(project, "branch", "--list", "callboard/*", "--format", "%(refname:short)")
     assert branches.split() == [f"callboard/r/{name}" for name in ("1-1", "1-2", "2-1")]
     assert made["1-2/story.md"] == "answer in 1-2\n"
@@ -191,6 +197,9 @@ async def test_stories_of_a_repository_have_a_branch_and_a_worktree_each(tmp_pat
         assert "implement_story" in git(project, "show", f"{branch}:asked.txt") + "\n".join(log)
     changed = git(project, "status", "--porcelain", "--", ".", ":!docs", ":!.callboard")
     assert changed.split() == ["??", "asked.txt"]  # of the steps that are about no story
+
+    assert held["callboard/r/1-2"][0] == "docs/stories/1-2.story.md"
+    assert list(held) == branches.split()
 
     before = git(project, "rev-parse", "callboard/r/1-1", "callboard/r/1-2").split()
     git(project, "worktree", "remove", "--force", ".callboard/worktrees/r/1-1")

@@ -36,6 +36,7 @@ COMMANDS = [
     "audit timeline",
     "bmad lint",
     "bmad list",
+    "bmad merge",
     "bmad plan",
     "bmad run",
     "caef plan",

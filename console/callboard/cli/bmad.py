@@ -1,4 +1,4 @@
-"""`callboard bmad lint|list|plan|run`: checks, shows and runs personas and workflows."""
+"""`callboard bmad lint|list|plan|run|merge`: checks, shows and runs personas and workflows."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from callboard.cli.bmad_merge import merge_run
 from callboard.cli.bmad_run import Asked, run_plan
 from callboard.cli.bmad_screen import show_findings, show_plan, show_roster
 from callboard.cli.loop import run as run_coroutine
@@ -159,7 +160,12 @@ def run(  # noqa: PLR0913  each is an option of the command
         typer.Option("--run", metavar="NAME", help="Else the workflow's.", show_default=False),
     ] = None,
     brief: Annotated[str, typer.Option(metavar="TEXT", help="What it is about.")] = "",
-    at_once: Annotated[int, typer.Option(min=1, max=1000, help="Stories at the same time.")] = 4,
+    at_once: Annotated[
+        int, typer.Option(min=1, max=1000, help="Stories of one epic at the same time.")
+    ] = 4,
+    epics_at_once: Annotated[
+        int, typer.Option(min=1, max=256, help="Epics at the same time, each with its stories.")
+    ] = 1,
     item: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="What its loops go over.")
     ] = None,
@@ -205,6 +211,7 @@ def run(  # noqa: PLR0913  each is an option of the command
     options = RunOptions(
         run=token(name or found.workflow.id),
         at_once=at_once,
+        epics_at_once=epics_at_once,
         answers=dict.fromkeys(no or (), False) | dict.fromkeys(yes or (), True),
         other_answers={"ask": None, "yes": True, "no": False}[others],
         items=item or (),
@@ -225,6 +232,28 @@ def run(  # noqa: PLR0913  each is an option of the command
         wait=wait,
     )
     raise typer.Exit(run_coroutine(run_plan(asked, Screen(json=json))))
+
+
+@app.command(
+    epilog="callboard bmad merge . --run greenfield-service\n\n"
+    "callboard bmad merge . --run greenfield-service --all --json\n\n"
+    "Your own checkout is not touched: take the branch with git merge. Exit code 1: a branch is in "
+    "conflict, and left out."
+)
+def merge(
+    path: Project,
+    *,
+    name: Annotated[
+        str, typer.Option("--run", metavar="NAME", help="The run's name; else the workflow's id.")
+    ],
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also stories that are not done.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Merge the branches of the stories that are done into one, callboard/RUN/_merged."""
+    asked = merge_run(path.resolve(), token(name), Screen(json=json), everything=everything)
+    raise typer.Exit(run_coroutine(asked))
 
 
 def _planned(

@@ -17,7 +17,7 @@ from callboard.hosting import host_options
 from callboard_broker.errors import TaskError
 from callboard_broker.handle import Handle
 from callboard_broker.subjects import SHARED_POOL
-from callboard_integrations.bmad.assignment import gathered
+from callboard_integrations.bmad.assignment import branches, gathered
 from callboard_integrations.bmad.choosing import RunnerChoice, chosen_runner
 from callboard_integrations.bmad.flow import RunOptions, to_workflow
 from callboard_integrations.bmad.persona_agents import Workshop, agents_of
@@ -62,7 +62,7 @@ async def run_plan(asked: Asked, screen: Screen) -> int:
             await say_if_nobody_offers(board, set(personas), screen)
         if not asked.wait or screen.json:
             return await follow_or_name(handle, screen, wait=asked.wait)
-        return await _follow(handle, screen)
+        return await _follow(asked, handle, screen)
 
 
 def _say_what_is_asked(asked: Asked, handle: Handle, screen: Screen) -> None:
@@ -71,9 +71,12 @@ def _say_what_is_asked(asked: Asked, handle: Handle, screen: Screen) -> None:
     if left := [name for name in asked.plan.gates if name not in asked.options.answers]:
         screen.note(f"it will ask for {', '.join(left)}")
         screen.note(f"answer with: callboard signal {handle.id} NAME true (or false)")
+    if set(left) & set(asked.plan.checkpoints):
+        listed = f"callboard list --workflow {handle.id} --kind flow"
+        screen.note(f"answer for one story alone with its own id: {listed}")
 
 
-async def _follow(handle: Handle, screen: Screen) -> int:
+async def _follow(asked: Asked, handle: Handle, screen: Screen) -> int:
     try:
         await follow_to_end(handle, screen)
     except asyncio.CancelledError:
@@ -85,5 +88,8 @@ async def _follow(handle: Handle, screen: Screen) -> int:
         screen.note(f"callboard: {error}")
         screen.note(f"when the cause is gone: callboard resume {handle.id}")
         return 1
-    show_outcome(screen, gathered(result["artifacts"]))
+    held = branches(result)
+    show_outcome(screen, gathered(result["artifacts"]), held)
+    if held:
+        screen.note(f"callboard bmad merge {asked.project} --run {asked.options.run} merges them")
     return 0

@@ -113,6 +113,7 @@ def show_plan(screen: Screen, plan: Plan) -> None:
                 "width": plan.width,
                 "barriers": [one.id for one in plan.barriers],
                 "gates": plan.gates,
+                "checkpoints": plan.checkpoints,
                 "unresolved": {one.id: list(one.unresolved) for one in plan.unresolved},
                 "loops": {name: [one.id for one in steps] for name, steps in plan.loops.items()},
                 "steps": [_step(plan, one) for one in plan.steps],
@@ -143,10 +144,16 @@ def show_plan(screen: Screen, plan: Plan) -> None:
     screen.line()
     for name in plan.gates:
         asking = [one.id for one in plan.steps if name in {gate.name for gate in one.gates}]
-        screen.line(f"? {name}: before {', '.join(asking)}")
+        where = f"before {', '.join(asking)}" if asking else "before anything of the next stories"
+        stories = plan.checkpoints.get(name, ())
+        said = f", {'after' if not asking else 'of'} story {', '.join(stories)}" if stories else ""
+        screen.line(f"? {name}: {where}{said}")
     for steps in plan.loops.values():
         within = ", ".join(one.id for one in steps)
-        screen.line(f"↻ {steps[0].step.repeats}: {within}; of several items at once (--at-once)")
+        bound = "of several items at once (--at-once)"
+        if steps in plan.story_loops:
+            bound = "several stories of an epic at once (--at-once), and epics (--epics-at-once)"
+        screen.line(f"↻ {steps[0].step.repeats}: {within}; {bound}")
     for one in plan.steps:
         if one.outside:
             screen.line(f"{one.id} needs {', '.join(one.outside)}, which no step makes")
@@ -157,11 +164,20 @@ def show_plan(screen: Screen, plan: Plan) -> None:
     screen.line("* is changed · all before: a barrier · ?: asked, unless it is answered before")
 
 
-def show_outcome(screen: Screen, artifacts: Mapping[str, str]) -> None:
-    """What was made, by name and size."""
+def show_outcome(
+    screen: Screen, artifacts: Mapping[str, str], branches: Mapping[str, list[str]]
+) -> None:
+    """What was made, by name and size, and which branch holds what."""
     screen.table(
         ("artifact", "characters#"), [(name, len(text)) for name, text in artifacts.items()]
     )
+    if branches:
+        screen.line()
+        screen.table(
+            ("branch", "files"),
+            [(branch, ", ".join(files)) for branch, files in branches.items()],
+            fold="files",
+        )
 
 
 def _few(names: list[str]) -> str:

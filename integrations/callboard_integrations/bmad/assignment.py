@@ -14,7 +14,17 @@ import msgspec
 from callboard_broker.errors import BadInput
 from callboard_integrations.bmad.persona import token
 
-__all__ = ["Assignment", "Done", "ItemsWanted", "Noted", "StatusWanted", "gathered", "is_yes"]
+__all__ = [
+    "Assignment",
+    "Done",
+    "ItemsWanted",
+    "Noted",
+    "Paused",
+    "StatusWanted",
+    "branches",
+    "gathered",
+    "is_yes",
+]
 
 _MAX_DEPTH = 8
 
@@ -72,32 +82,77 @@ class Noted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ItemsWanted(msgspec.Struct, frozen=True, kw_only=True):
-    """over: what is gone over, as the workflow says it. given: named when it was posted."""
+    """over: what is gone over, as the workflow says it. given: named when it was posted.
 
+    answers: to checkpoints of stories, given when it was posted. run: whose pauses are over.
+    """
+
+    run: str
     over: str
     given: list[str] = []
     sources: list[Any] = []
+    answers: dict[str, bool] = {}
+
+
+class Paused(msgspec.Struct, frozen=True, kw_only=True):
+    """run: whose pause is noted, for the waves after. story: after which it is, or nothing.
+
+    decided: whether it goes on; None as the wave begins.
+    """
+
+    run: str
+    story: str = ""
+    decided: list[Any] | None = None
 
 
 class StatusWanted(msgspec.Struct, frozen=True, kw_only=True):
-    """status: which the item shall have. evidence: it is set only if one of these is true."""
+    """status: which the item shall have; it is set if all of `decided` is yes.
+
+    evidence: and only if one of these is true.
+    """
 
     item: Any
     status: str
+    decided: list[Any] = []
     evidence: list[Any] | None = None
 
 
 def is_yes(decided: list[Any]) -> bool:
-    """Whether all answers are yes. Raises `BadInput` for one that is neither yes nor no."""
-    for answer in decided:
+    """Whether all answers are yes. Raises `BadInput` for one that is neither yes nor no.
+
+    A list among them holds the answers to questions that may not have been asked at all.
+    """
+    answers = [each for one in decided for each in (one if isinstance(one, list) else [one])]
+    for answer in answers:
         if not isinstance(answer, bool):
             raise BadInput("decided", f"the signal was {answer!r:.80}; give true or false")
-    return all(decided)
+    return all(answers)
 
 
 def gathered(sources: list[Any]) -> dict[str, str]:
     """All artifacts of `sources`, the later over the earlier; those of a loop by item."""
     return dict(_artifacts(sources, "", 0))
+
+
+def branches(result: Any) -> dict[str, list[str]]:
+    """The branches in a workflow's result, each with the files that were committed on it."""
+    found: dict[str, dict[str, None]] = {}
+    for branch, files in _held(result, 0):
+        found.setdefault(branch, {}).update(dict.fromkeys(files))
+    return {branch: list(files) for branch, files in found.items()}
+
+
+def _held(value: Any, depth: int) -> Iterator[tuple[str, list[str]]]:
+    if depth > _MAX_DEPTH:
+        return
+    if isinstance(value, list):
+        for item in value:
+            yield from _held(item, depth + 1)
+    elif isinstance(value, dict) and value.get("branch") and isinstance(value.get("files"), list):
+        yield value["branch"], value["files"]
+    elif isinstance(value, dict):
+        for name in ("artifacts", "held"):
+            yield from _held(value.get(name), depth + 1)
 
 
 def _artifacts(value: Any, under: str, depth: int) -> Iterator[tuple[str, str]]:

@@ -43,7 +43,7 @@ def to_mermaid(plan: Plan) -> str:
     inside = {one.id for steps in plan.loops.values() for one in steps}
     lines += [f"  {_node(one, names)}" for one in plan.steps if one.id not in inside]
     for first, steps in plan.loops.items():
-        over = _quoted(steps[0].step.repeats)
+        over = _quoted(_over(plan, steps))
         lines.append(f'  subgraph loop_{names[first]}["{over}"]')
         lines += [f"    {_node(one, names)}" for one in steps]
         lines.append("  end")
@@ -52,6 +52,12 @@ def to_mermaid(plan: Plan) -> str:
     lines.append("  classDef nobody fill:#fdd,stroke:#c00")
     lines += [f"  class {names[one.id]} nobody" for one in plan.unresolved]
     return "\n".join(lines) + "\n"
+
+
+def _over(plan: Plan, steps: list[PlanStep]) -> str:
+    """What a loop goes over, and whether somebody is asked between its items."""
+    asked = " ? done_checkpoint" if "done_checkpoint" in plan.checkpoints else ""
+    return steps[0].step.repeats + (asked if steps in plan.story_loops else "")
 
 
 def _node(one: PlanStep, names: Mapping[str, str]) -> str:
@@ -92,7 +98,7 @@ def to_svg(plan: Plan) -> str:
         f'<text x="{_MARGIN}" y="24" font-size="16" fill="#112">{escape(title)}</text>',
         f'<text x="{_MARGIN}" y="44" fill="#667">{escape(facts)}</text>',
     ]
-    parts += [_frame(steps, places) for steps in plan.loops.values()]
+    parts += [_frame(_over(plan, steps), steps, places) for steps in plan.loops.values()]
     for own, before in reduced(plan).items():
         parts += [_arrow(places[name], places[own]) for name in before]
     parts += [_box(one, places[one.id]) for one in plan.steps]
@@ -106,7 +112,7 @@ def _head(width: int, height: int) -> str:
     )
 
 
-def _frame(steps: list[PlanStep], places: Mapping[str, tuple[float, float]]) -> str:
+def _frame(over: str, steps: list[PlanStep], places: Mapping[str, tuple[float, float]]) -> str:
     xs = [places[one.id][0] for one in steps]
     ys = [places[one.id][1] for one in steps]
     x, y = min(xs) - 12, min(ys) - 22
@@ -115,7 +121,7 @@ def _frame(steps: list[PlanStep], places: Mapping[str, tuple[float, float]]) -> 
         f'<rect x="{x}" y="{y}" width="{wide}" height="{high}" rx="8" fill="#f2f6ff" '
         'stroke="#88a" stroke-dasharray="5 4"/>'
         f'<text x="{x + 8}" y="{y + 15}" font-size="11" fill="#446">'
-        f"{escape(_short(steps[0].step.repeats))}</text>"
+        f"{escape(_short(over))}</text>"
     )
 
 

@@ -3,7 +3,7 @@
 A persona is a capability, a step a task, an artifact data on an edge. A condition or choice waits
 for a signal of its name, unless it was answered before; answered with no, the step hands on
 unchanged what it would have updated. A loop fans out over its items, so many at once as are
-allowed, each as a workflow of its own.
+allowed, each as a workflow of its own; one over stories over epics, and over the stories of each.
 """
 
 from __future__ import annotations
@@ -17,11 +17,19 @@ from callboard_broker.selections import Selection
 from callboard_broker.workflow import Workflow
 from callboard_integrations.bmad.persona import Persona, token
 from callboard_integrations.bmad.plan import Plan, PlanStep
+from callboard_integrations.bmad.stories import CHECKPOINTS
+from callboard_integrations.bmad.workflow_file import is_about_stories
 
-__all__ = ["DESK", "RunOptions", "is_about_stories", "to_workflow"]
+__all__ = ["DESK", "RunOptions", "to_workflow"]
 
 DESK = "persona-desk"
-"""The capability of what no persona does: lists of stories, statuses, and notes."""
+"""The capability of what no persona does: lists of stories, statuses, pauses, and notes."""
+
+_SPEC, _DONE = CHECKPOINTS
+_PROMPTS = {
+    _SPEC: "its story is written: read it. true: implement it; false: leave it",
+    _DONE: "a story is done: look at it. true: go on; false: stop here",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,14 +37,16 @@ class RunOptions:
     """How a plan is run.
 
     run: the name under which finished work is kept. at_once: items of a loop that are worked on at
-    the same time. answers: to conditions and choices, by name; `other_answers` to all others, None:
-    somebody is asked. items: those of the loops. brief: what the work is about, for every persona.
-    tokens: reserved for each step, and the most that it may answer with. budgets: further keys of
-    the steps, such as `provider:openai`. attempts: of each step.
+    the same time; of stories, those of one epic. epics_at_once: epics likewise. answers: to
+    conditions and choices, by name; `other_answers` to all others, None: somebody is asked. items:
+    those of the loops. brief: what the work is about, for every persona. tokens: reserved for each
+    step, and the most that it may answer with. budgets: further keys of the steps, such as
+    `provider:openai`. attempts: of each step.
     """
 
     run: str
     at_once: int = 4
+    epics_at_once: int = 1
     answers: Mapping[str, bool] = field(default_factory=dict)
     other_answers: bool | None = None
     items: Sequence[str] = ()
@@ -55,11 +65,10 @@ def to_workflow(plan: Plan, options: RunOptions) -> Workflow:
             "assign",
             f"nobody is there for {everyone}; name somebody: --assign {first.who}=PERSONA",
         )
-    if unknown := sorted(options.answers.keys() - set(plan.gates)):
-        there = ", ".join(plan.gates) or "none"
+    if unknown := sorted(options.answers.keys() - plan.answerable):
+        there = ", ".join(sorted(plan.answerable)) or "none"
         raise BadInput("answers", f"nothing is called {unknown[0]!r}; there are {there}")
-    about = {"bmad_workflow_id": plan.workflow.id}  # a tracker shows it
-    flow = Workflow(token(plan.workflow.id), inputs=about)
+    flow = Workflow(token(plan.workflow.id), inputs=_about(plan))
     builder = _Builder(plan, options, flow, {})
     loops = plan.loops
     for one in plan.steps:
@@ -71,9 +80,9 @@ def to_workflow(plan: Plan, options: RunOptions) -> Workflow:
     return flow
 
 
-def is_about_stories(over: str) -> bool:
-    """Whether a loop goes over stories, whose status is kept in a file."""
-    return any(word in over.lower() for word in ("epic", "stor"))
+def _about(plan: Plan) -> dict[str, str]:
+    """What a tracker shows of a workflow."""
+    return {"bmad_workflow_id": plan.workflow.id}
 
 
 class _Builder:
@@ -91,11 +100,20 @@ class _Builder:
         self.writers: dict[str, Selection] = {}
         self.outside: list[Any] = []
         self.item: Any = None
+        self.decided: list[Any] = []  # about the item as a whole
+        self.about = _about(plan)
 
     def add(self, one: PlanStep, *, after: Sequence[Selection] = ()) -> None:
         """Its gates, and its task; several where several personas revise what they made."""
         before = [*after, *(end for name in one.after for end in self.ends.get(name, ()))]
-        decided = [self._decision(one, number, before) for number in range(len(one.gates))]
+        decided = [
+            *self.decided,
+            *(
+                self._decision(one, number, before)
+                for number, gate in enumerate(one.gates)
+                if gate.why != "checkpoint"
+            ),
+        ]
         waits = list({found.source: found for found in before}.values())
         if not one.personas:
             payload = {"decided": decided, "notes": one.step.notes}
@@ -192,7 +210,13 @@ class _Builder:
         items = self.flow.step(
             f"{first.id}-items",
             f"{DESK}.items",
-            {"over": over, "given": list(self.options.items), "sources": sources},
+            {
+                "run": self.options.run,
+                "over": over,
+                "given": list(self.options.items),
+                "sources": sources,
+                "answers": self._checkpoint_answers(),
+            },
             after=waits,
         )
         body = _Builder(self.plan, self.options, Workflow(first.id), dict(self.makers))
@@ -204,44 +228,106 @@ class _Builder:
             for one in steps:
                 body.add(one)
         written = list({found.source: found for found in body.writers.values()}.values())
-        body.flow.returns({"item": body.item, "artifacts": [one["artifacts"] for one in written]})
-        plan_id = self.plan.workflow.id
-        result = self.flow.sub(
-            first.id,
-            body.flow,
-            {"item": self.flow.item, "sources": sources, "bmad_workflow_id": plan_id},
-            each=items["items"],
-            at_once=self.options.at_once,
+        workers = [end for one in steps if one.personas for end in body.ends[one.id]]
+        body.flow.returns(
+            {
+                "item": body.item,
+                "artifacts": [one["artifacts"] for one in written],
+                "held": [{"branch": one["branch"], "files": one["files"]} for one in workers],
+            }
         )
+        if is_about_stories(over):
+            result = self._over_epics(body.flow, sources, items["waves"])
+        else:
+            result = self.flow.sub(
+                first.id,
+                body.flow,
+                {"item": self.flow.item, "sources": sources, **self.about},
+                each=items["items"],
+                at_once=self.options.at_once,
+            )
         for one in steps:
             self.ends[one.id] = [result]
             self.loops[one.id] = result
             for artifact in (*one.creates, *one.updates):
                 self.writers[artifact] = result
 
+    def _over_epics(self, story: Workflow, sources: list[Selection], waves: Selection) -> Selection:
+        """Wave after wave, in each its epics, and in each epic its stories."""
+        epic, wave = Workflow("epic"), Workflow("wave")
+        of_story = {name: epic.item[name] for name in ("item", "asks", "decided")}
+        stories = epic.sub(
+            "story",
+            story,
+            {**of_story, "sources": epic.inputs["sources"], **self.about},
+            each=epic.inputs["stories"],
+            at_once=self.options.at_once,
+        )
+        epic.returns(stories)
+        # a wave that fails does not keep the next from its turn: each looks for a pause before it
+        pause = {"run": self.options.run, "story": wave.inputs["story"]}
+        begun = wave.step("begin", f"{DESK}.pause", pause)
+        epics = wave.sub(
+            "epic",
+            epic,
+            {
+                "stories": wave.item["stories"],
+                "sources": wave.inputs["sources"],
+                **self.about,
+            },
+            each=wave.inputs["epics"],
+            after=[begun],
+            at_once=self.options.epics_at_once,
+        )
+        decided = _checkpoint(wave, _DONE, [epics])
+        wave.step("pause", f"{DESK}.pause", {**pause, "decided": decided}, after=[epics])
+        wave.returns(epics)
+        of_wave = {name: self.flow.item[name] for name in ("epics", "story", "asks", "decided")}
+        return self.flow.sub(
+            story.name,
+            wave,
+            {**of_wave, "sources": sources, **self.about},
+            each=waves,
+            at_once=1,
+        )
+
+    def _checkpoint_answers(self) -> dict[str, bool]:
+        given = self.options
+        said = {name: given.answers.get(name, given.other_answers) for name in CHECKPOINTS}
+        return {name: answer for name, answer in said.items() if answer is not None}
+
     def add_story(self, steps: list[PlanStep]) -> None:
         """With the story's status: it begins, is in review, and is done after a review only."""
-        makes = [one for one in steps if one.creates]
-        worker = makes[1] if len(makes) > 1 else makes[0] if makes else steps[0]
-        reviews: list[Selection] = []
+        worker = self.plan.worker(steps)
+        later: list[PlanStep] = []
         for one in steps:
             if one is worker:
                 before = [end for name in one.after for end in self.ends.get(name, ())]
+                self.decided = _checkpoint(self.flow, _SPEC, before)
                 began = self._status("in-progress", before)
                 self.add(one, after=[began])
-                self._status("review", self.ends[one.id])
+                self._status(
+                    "review", self.ends[one.id], [end["done"] for end in self.ends[one.id]]
+                )
             else:
                 self.add(one)
                 if worker.id in self.ends and one.personas:
-                    reviews += self.ends[one.id]
-        if reviews:
+                    later.append(one)
+        reviews = [one for one in later if "review" in f"{one.id} {one.step.action}".lower()]
+        if later:
             last = [*self.ends[steps[-1].id], Selection("status-review")]
-            self._status("done", last, [found["done"] for found in reviews])
+            ends = [end for one in reviews or later for end in self.ends[one.id]]
+            self._status("done", last, [found["done"] for found in ends])
 
     def _status(
         self, status: str, after: Sequence[Selection], evidence: list[Selection] | None = None
     ) -> Selection:
-        payload = {"item": self.item, "status": status, "evidence": evidence}
+        payload = {
+            "item": self.item,
+            "status": status,
+            "decided": self.decided,
+            "evidence": evidence,
+        }
         return self.flow.step(f"status-{status}", f"{DESK}.status", payload, after=after)
 
     def outcome(self) -> dict[str, Any]:
@@ -253,3 +339,11 @@ class _Builder:
                 found if name in loops else found["artifacts"] for name, found in written.items()
             ]
         }
+
+
+def _checkpoint(flow: Workflow, name: str, after: Sequence[Selection]) -> list[Any]:
+    """Ask somebody where it is wanted; what was said, before or now, as `is_yes` reads it."""
+    said = flow.signal(
+        name.replace("_", "-"), name, prompt=_PROMPTS[name], each=flow.inputs["asks"], after=after
+    )
+    return [flow.inputs["decided"], said]

@@ -14,12 +14,14 @@ from typing import Any
 
 from callboard_agents.agent import Agent, agent
 from callboard_agents.context import Context
+from callboard_agents.failures import GiveUp
 from callboard_broker.errors import BadInput
 from callboard_integrations.bmad.assignment import (
     Assignment,
     Done,
     ItemsWanted,
     Noted,
+    Paused,
     StatusWanted,
     gathered,
     is_yes,
@@ -30,10 +32,12 @@ from callboard_integrations.bmad.persona import Persona
 from callboard_integrations.bmad.project_files import inside, is_file_name, write_whole
 from callboard_integrations.bmad.prompts import prompt_for, taken_apart
 from callboard_integrations.bmad.records import Record, Records, item_id
+from callboard_integrations.bmad.references import References
 from callboard_integrations.bmad.runner import Answer, Request, Runner
 from callboard_integrations.bmad.source_text import read_text
 from callboard_integrations.bmad.status_files import StatusFile, find_status_file
-from callboard_integrations.bmad.stories import find_items
+from callboard_integrations.bmad.stories import find_items, waves_of
+from callboard_integrations.bmad.workflow_file import is_about_stories
 from callboard_integrations.bmad.worktrees import Worktree, Worktrees
 
 __all__ = ["Workshop", "agents_of", "by_name"]
@@ -80,8 +84,10 @@ def by_name(agents: Sequence[Agent[..., Any]]) -> dict[str, Agent[..., Any]]:
 
 
 def _agent(workshop: Workshop, persona: Persona) -> Agent[..., Any]:
+    references = References(workshop.project, persona)
+
     async def work(assignment: Assignment, ctx: Context) -> Done:
-        return await _work(workshop, persona, assignment, ctx)
+        return await _work(workshop, references, assignment, ctx)
 
     declared = agent(
         persona.capability,
@@ -102,23 +108,47 @@ def _desk(workshop: Workshop) -> list[Agent[..., Any]]:
         return Done(done=is_yes(noted.decided))
 
     @agent(f"{DESK}.items")
-    def items(wanted: ItemsWanted) -> dict[str, Any]:
+    def items(wanted: ItemsWanted, ctx: Context) -> dict[str, Any]:
         found = find_items(project, wanted.over, wanted.given, gathered(wanted.sources))
+        if is_about_stories(wanted.over):
+            workshop.records.pause(wanted.run, ctx.workflow, "")
+            return {"waves": waves_of(found, wanted.answers)}
         return {"items": found}
+
+    @agent(f"{DESK}.pause")
+    def pause(paused: Paused, ctx: Context) -> None:
+        records = workshop.records
+        if paused.decided is None:
+            before = records.paused_after(paused.run, ctx.workflow)
+            if before not in ("", paused.story):
+                raise GiveUp(f"nobody has said yes to the done_checkpoint of story {before}")
+            if paused.story:
+                records.pause(paused.run, ctx.workflow, paused.story)
+        elif not is_yes(paused.decided):
+            raise GiveUp(
+                f"stopped at the done_checkpoint of story {paused.story}; to go on, run the same "
+                "again"
+            )
+        elif paused.story:
+            records.pause(paused.run, ctx.workflow, "")
 
     @agent(f"{DESK}.status", slots=1)
     def status(wanted: StatusWanted) -> dict[str, str]:
         file = StatusFile(find_status_file(project), project)
         item = wanted.item
         key = str(item["id"] if isinstance(item, dict) and "id" in item else item)
-        if wanted.evidence is not None and True not in wanted.evidence:
+        unproven = wanted.evidence is not None and True not in wanted.evidence
+        if unproven or not is_yes(wanted.decided):
             return {"item": key, "status": file.read().get(key, "unchanged")}
         return {"item": key, "status": file.raise_to(key, wanted.status)}
 
-    return [note, items, status]
+    return [note, items, pause, status]
 
 
-async def _work(workshop: Workshop, persona: Persona, assignment: Assignment, ctx: Context) -> Done:
+async def _work(
+    workshop: Workshop, references: References, assignment: Assignment, ctx: Context
+) -> Done:
+    persona = references.persona
     given = gathered(assignment.sources)
     if not is_yes(assignment.decided):
         kept = {name: given[name] for name in assignment.updates if name in given}
@@ -128,7 +158,8 @@ async def _work(workshop: Workshop, persona: Persona, assignment: Assignment, ct
         tree = await workshop.worktrees.of(assignment.run, assignment.item)
     folder = tree.folder if tree else workshop.project
     given |= await asyncio.to_thread(_outside, workshop, assignment.outside)
-    prompt = prompt_for(assignment, persona, given)
+    own, left_out = await asyncio.to_thread(references.named_by, assignment)
+    prompt = prompt_for(assignment, persona, given, own=own, left_out=left_out)
     key = Records.key(persona.raw, prompt)
     place = workshop.records.place(assignment.run, assignment.step, assignment.item)
     known = await asyncio.to_thread(workshop.records.recall, place, key, folder)

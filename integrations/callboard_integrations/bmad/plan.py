@@ -3,19 +3,26 @@
 `requires` waits for whoever wrote that artifact last, `updates` likewise and becomes its last
 writer; a step that requires nothing, or what nobody makes, is a barrier: it waits for all before
 it, and is given what these have made. Conditions and choices become gates. A repeated step and
-those that follow it are one loop, over whose items the work fans out.
+those that follow it are one loop, over whose items the work fans out. Where `stories.yaml` wants
+a person to see a story, that is a gate of the loop.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from callboard_broker.errors import BadInput
 from callboard_integrations.bmad.crosscheck import ANYONE
 from callboard_integrations.bmad.persona import Persona, token
 from callboard_integrations.bmad.roster import Roster
-from callboard_integrations.bmad.workflow_file import Artifact, WorkflowFile, WorkflowStep
+from callboard_integrations.bmad.stories import CHECKPOINTS, find_checkpoints
+from callboard_integrations.bmad.workflow_file import (
+    Artifact,
+    WorkflowFile,
+    WorkflowStep,
+    is_about_stories,
+)
 
 __all__ = ["Gate", "Plan", "PlanStep", "make_plan"]
 
@@ -23,7 +30,7 @@ __all__ = ["Gate", "Plan", "PlanStep", "make_plan"]
 @dataclass(frozen=True, slots=True)
 class Gate:
     """What somebody decides before a step: its name is the signal's. why: `condition`, `optional`,
-    `choice` (of what may be done before) or `route`.
+    `choice` (of what may be done before), `route`, or `checkpoint` (of stories that want one).
     """
 
     name: str
@@ -62,12 +69,16 @@ class PlanStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A sequence as a graph; the steps in an order in which each comes after what it waits for."""
+    """A sequence as a graph; the steps in an order in which each comes after what it waits for.
+
+    checkpoints: the stories that want one now, by its name.
+    """
 
     workflow: WorkflowFile
     sequence: str
     steps: tuple[PlanStep, ...]
     levels: Mapping[str, int] = field(default_factory=dict)
+    checkpoints: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def depth(self) -> int:
@@ -89,7 +100,34 @@ class Plan:
     @property
     def gates(self) -> list[str]:
         """The names of what is to be decided, each once."""
-        return list(dict.fromkeys(gate.name for one in self.steps for gate in one.gates))
+        named = [gate.name for one in self.steps for gate in one.gates]
+        return list(dict.fromkeys([*named, *self.checkpoints]))
+
+    @property
+    def answerable(self) -> set[str]:
+        """What may be answered before: also checkpoints that no story wants yet."""
+        return {*self.gates, *(CHECKPOINTS if self.story_loops else ())}
+
+    @property
+    def story_loops(self) -> list[list[PlanStep]]:
+        """Those of `loops` that go over stories."""
+        return [steps for steps in self.loops.values() if is_about_stories(steps[0].step.repeats)]
+
+    def worker(self, steps: Sequence[PlanStep]) -> PlanStep:
+        """The step of a story loop that implements the story: the first that nobody is asked about
+        after the story was written.
+        """
+        unasked = [
+            one
+            for one in steps[1:]
+            if one.personas and all(gate.why == "checkpoint" for gate in one.gates)
+        ]
+        if unasked:
+            return unasked[0]
+        if self.workflow.dialect == "order":
+            return steps[0]  # one skill that plans and implements
+        makes = [one for one in steps if one.creates]
+        return makes[1] if len(makes) > 1 else makes[0] if makes else steps[0]
 
     @property
     def unresolved(self) -> list[PlanStep]:
@@ -127,7 +165,21 @@ def make_plan(
     for step in chosen.steps:
         planner.add(step)
     steps = tuple(planner.steps)
-    return Plan(workflow=workflow, sequence=chosen.name, steps=steps, levels=_levels(steps))
+    plan = Plan(workflow=workflow, sequence=chosen.name, steps=steps, levels=_levels(steps))
+    return _with_checkpoints(plan, roster)
+
+
+def _with_checkpoints(plan: Plan, roster: Roster) -> Plan:
+    found = find_checkpoints(roster.project) if plan.story_loops else {}
+    if not found:
+        return plan
+    workers = [plan.worker(steps).id for steps in plan.story_loops]
+    name = CHECKPOINTS[0]
+    gate = (Gate(name, "checkpoint"),) if name in found else ()
+    steps = tuple(
+        replace(one, gates=(*one.gates, *gate)) if one.id in workers else one for one in plan.steps
+    )
+    return replace(plan, steps=steps, checkpoints=found)
 
 
 class _Planner:

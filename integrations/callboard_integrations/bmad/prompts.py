@@ -1,13 +1,14 @@
 """What a persona is asked, and how its answer is taken apart into artifacts.
 
 The persona's own text is never touched: everything else, such as the task, what the project
-customizes and the artifacts of earlier steps, stands in the prompt.
+customizes, the persona's templates and the artifacts of earlier steps, stands in the prompt.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import msgspec
 
@@ -17,11 +18,22 @@ from callboard_integrations.bmad.project_files import is_file_name
 
 __all__ = ["prompt_for", "taken_apart"]
 
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 _PART = re.compile(r"^=== (\S[^\n]{0,200}?) ===[ \t]*\n", re.MULTILINE)
 
 
-def prompt_for(assignment: Assignment, persona: Persona, given: Mapping[str, str]) -> str:
-    """The task in words. given: the artifacts of the steps before, by name."""
+def prompt_for(
+    assignment: Assignment,
+    persona: Persona,
+    given: Mapping[str, str],
+    *,
+    own: Mapping[str, str] = _NOTHING,
+    left_out: Sequence[str] = (),
+) -> str:
+    """The task in words. given: the artifacts of the steps before, by name.
+
+    own: files of the persona's that the step names. left_out: those that were too much.
+    """
     task = assignment
     lines = [f"Step: {task.action or task.step}"]
     if task.brief:
@@ -41,6 +53,9 @@ def prompt_for(assignment: Assignment, persona: Persona, given: Mapping[str, str
     missing = [name for name in task.reads if name not in given]
     if missing:
         lines.append(f"Not there, so go on without: {', '.join(missing)}")
+    if left_out:
+        lines.append(f"Too large to be given here: {', '.join(left_out)}")
+    lines += [f"=== your own {name} ===\n{text}" for name, text in own.items()]
     lines += [f"=== {name} ===\n{text}" for name, text in near.items()]
     return "\n\n".join(lines) + "\n"
 

@@ -21,6 +21,9 @@ from callboard_integrations.bmad.source_text import read_text
 __all__ = ["Record", "Records", "item_id"]
 
 
+_NO = ("", "", "")
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """key: of what was asked. files: the artifact in each, by its path below `folder`."""
 
@@ -75,6 +78,16 @@ class Records:
         """Where the record of a step is, or of a step for one item of a loop."""
         name = step if item is None else f"{step}.{item_id(item)}"
         return self._folder / token(run) / f"{name}.json"
+
+    def pause(self, run: str, workflow: str, story: str) -> None:
+        """Note that nothing further of a workflow begins until this is called with no story."""
+        write_whole(self._folder / token(run) / "paused", f"{workflow} {story}")
+
+    def paused_after(self, run: str, workflow: str) -> str:
+        """The story, or nothing. Another workflow of the same run goes on from its records."""
+        note = self._folder / token(run) / "paused"
+        whose, _, story = note.read_text(encoding="utf-8").partition(" ") if note.is_file() else _NO
+        return story if whose == workflow else ""
 
     @staticmethod
     def key(*parts: str) -> str:

@@ -61,6 +61,14 @@ class StatusFile:
             raise BadInput("status", f"{self.path.name}: {_SECTION} is not a mapping")
         return {str(key): str(value) for key, value in section.items() if value is not None}
 
+    def of(self, key: str) -> str | None:
+        """The status of a story, by its key in the file or its number; None if it has none.
+
+        Raises `BadInput`, as `read`.
+        """
+        found = self.read()
+        return found.get(_key_in(found, key))
+
     def raise_to(self, key: str, status: str) -> str:
         """Set the status of a story, unless it is further already; the status that it then has.
 

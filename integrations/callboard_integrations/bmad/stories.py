@@ -1,8 +1,10 @@
-"""Which items a loop goes over: stories of the status file, of `stories.yaml`, or of documents.
+"""Which items a loop goes over, and in which order: stories epic by epic, or parts of documents.
 
 What was named when the run was started; else stories of the status file that are not done, and
 those of `stories.yaml`, or of headings such as `Story 1.2: Title` in what the steps before have
-written, that have no status yet. Of other loops, headings or list items of the documents.
+written, that have no status yet. Of other loops, headings or list items of the documents. A story
+of which `stories.yaml` wants a `done_checkpoint` is the last of its wave: nothing of the next wave
+begins before somebody has said so.
 """
 
 from __future__ import annotations
@@ -16,15 +18,19 @@ from callboard_broker.errors import BadInput
 from callboard_config.document import parse_value
 from callboard_config.errors import SettingsError
 from callboard_integrations.bmad.diagnostics import Findings
-from callboard_integrations.bmad.flow import is_about_stories
 from callboard_integrations.bmad.places import walk
 from callboard_integrations.bmad.source_text import lines_of, read_text
 from callboard_integrations.bmad.status_files import StatusFile, find_status_file
+from callboard_integrations.bmad.workflow_file import is_about_stories
 
-__all__ = ["find_items"]
+__all__ = ["CHECKPOINTS", "find_checkpoints", "find_items", "waves_of"]
+
+CHECKPOINTS = ("spec_checkpoint", "done_checkpoint")
+"""Where `stories.yaml` wants a person: before a story is implemented, and after it is done."""
 
 _MAX_ITEMS = 500
 _KEY = re.compile(r"(\d+)-(\d+)(?:-(.+))?")
+_EPIC = re.compile(r"(\d+)[.-]\d")
 _STORY = re.compile(
     r"^[#*\- \t]{0,12}Story[ \t]+(\d{1,4})[ ]?[.-][ ]?(\d{1,4})\b[ \t]*[:.-]?[ \t]*(.{0,200})",
     re.IGNORECASE | re.MULTILINE,
@@ -43,11 +49,14 @@ def find_items(
 
     Raises `BadInput` if nothing is found to go over, or too much.
     """
-    statuses = _statuses(project) if is_about_stories(over) else {}
+    stories = is_about_stories(over)
+    statuses = _statuses(project) if stories else {}
+    rows = _of_list(project) if stories else []
     if given:
-        found = [{"id": name, "title": name} for name in dict.fromkeys(given)]
-    elif is_about_stories(over):
-        found = _of_status(statuses) + _new(statuses, _of_list(project) or _of_headings(texts))
+        known = {row["id"]: row for row in rows}
+        found = [known.get(name, {"id": name, "title": name}) for name in dict.fromkeys(given)]
+    elif stories:
+        found = _open(statuses, rows or _of_headings(texts))
     else:
         found = _of_documents(over, texts)
     if len(found) > _MAX_ITEMS:
@@ -61,27 +70,90 @@ def find_items(
     return found
 
 
+def find_checkpoints(project: Path) -> dict[str, tuple[str, ...]]:
+    """The stories of `stories.yaml` that are not done and want a checkpoint, by its name."""
+    rows = _of_list(project)
+    left = _open(_statuses(project), rows) if rows else []
+    found = {name: tuple(one["id"] for one in left if one.get(name)) for name in CHECKPOINTS}
+    return {name: stories for name, stories in found.items() if stories}
+
+
+def waves_of(
+    stories: Sequence[Mapping[str, Any]], answers: Mapping[str, bool]
+) -> list[dict[str, Any]]:
+    """The stories by epic, in waves that end with a `done_checkpoint`, for the workflow to go over.
+
+    answers: to checkpoints; what was answered is asked nobody. The checkpoints are no part of what
+    the model is told of a story.
+    """
+    waves: list[dict[str, Any]] = []
+    epics: dict[str, list[Any]] = {}
+    for number, story in enumerate(stories):
+        item = {name: value for name, value in story.items() if name not in CHECKPOINTS}
+        asked = _asked(story, "spec_checkpoint", answers)
+        epics.setdefault(_epic_of(story), []).append({"item": item, **asked})
+        pauses = story.get("done_checkpoint") is True
+        if pauses or number == len(stories) - 1:
+            wave = [{"stories": found} for found in epics.values()]
+            after = {"story": story["id"] if pauses else ""}
+            waves.append({"epics": wave, **after, **_asked(story, "done_checkpoint", answers)})
+            epics = {}
+    return waves
+
+
+def _asked(
+    story: Mapping[str, Any], checkpoint: str, answers: Mapping[str, bool]
+) -> dict[str, list[Any]]:
+    """asks: one element if somebody is to be asked. decided: what was answered before."""
+    wanted = story.get(checkpoint) is True
+    answer = answers.get(checkpoint)
+    return {
+        "asks": [story["id"]] if wanted and answer is None else [],
+        "decided": [answer] if wanted and answer is not None else [],
+    }
+
+
+def _epic_of(story: Mapping[str, Any]) -> str:
+    """The number before that of the story, or nothing: those are together, too."""
+    found = _EPIC.match(str(story["id"]))
+    return str(story.get("epic") or (found[1] if found else ""))
+
+
 def _statuses(project: Path) -> dict[str, str]:
-    """Of the stories alone."""
+    """Of the stories, and of whatever else has one that is no epic."""
     found = StatusFile(find_status_file(project), project).read()
-    return {key: status for key, status in found.items() if _KEY.fullmatch(key)}
+    return {key: status for key, status in found.items() if not key.startswith("epic-")}
 
 
-def _of_status(statuses: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Those that are not done yet."""
+def _open(statuses: Mapping[str, str], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The stories that are not done: those with a status alone first, then `rows` in their order.
+
+    A story with a status is told as its row tells it, so that it is the same in every run; its id
+    is the status file's.
+    """
     found = []
+    places: dict[str, int] = {
+        row["id"].replace(".", "-"): number for number, row in enumerate(rows)
+    }
+    known: dict[str, str] = {}
     for key, status in statuses.items():
         parts = _KEY.fullmatch(key)
-        if parts and status != "done":
+        own = next((name for name in _names(key) if name in places), None)
+        if own is not None:
+            known[own] = key
+        elif parts and status != "done":
             title = (parts[3] or key).replace("-", " ")
             found.append({"id": key, "epic": parts[1], "title": title})
+    for name, number in places.items():
+        key = known.get(name, name)
+        if statuses.get(key) != "done":
+            found.append(rows[number] if key == name else {**rows[number], "id": key})
     return found
 
 
-def _new(statuses: Mapping[str, str], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those whose number, or whole id, has no status yet."""
-    known = {part for key in statuses for part in (key, "-".join(key.split("-")[:2]))}
-    return [row for row in rows if row["id"].replace(".", "-") not in known]
+def _names(key: str) -> tuple[str, str]:
+    """`1-2-wheel`, and its number `1-2`."""
+    return key, "-".join(key.split("-")[:2])
 
 
 def _of_list(project: Path) -> list[dict[str, Any]]:
@@ -102,6 +174,11 @@ def _of_list(project: Path) -> list[dict[str, Any]]:
             raise BadInput("items", f"{path.name}: entry {number + 1} has no `id` in quotes")
         if any(row["id"] == other["id"] for other in found):
             raise BadInput("items", f"{path.name}: the id {row['id']!r} stands twice")
+        for name in CHECKPOINTS:
+            if not isinstance(row.get(name, False), bool):
+                raise BadInput(
+                    "items", f"{path.name}: {name} of {row['id']!r} is not true or false"
+                )
         found.append({"title": row["id"], **row})
     return found
 

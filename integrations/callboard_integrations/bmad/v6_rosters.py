@@ -167,22 +167,31 @@ def _by_skill(rows: list[dict[str, str]], personas: Sequence[Persona]) -> list[W
 
 
 def _after(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The rows, each after those of the skills that it names; where they go in a circle, as is."""
+    """The rows as they stand, but each after those of the skills that it names.
+
+    Where they go in a circle, as they stand. What belongs to a story comes directly after it.
+    """
     found: list[dict[str, str]] = []
     left = list(rows)
     while left:
         waiting = {row["skill"] for row in left}
-        ready = [
+        ready = (
             row
             for row in left
             if not any(
                 part.split(":")[0].strip() in waiting - {row["skill"]}
                 for part in row.get("preceded-by", "").split(",")
             )
-        ]
-        found += ready or left
-        left = [row for row in left if row not in found]
-    return found
+        )
+        found.append(next(ready, left[0]))
+        left.remove(found[-1])
+    begins = next((at for at, row in enumerate(found) if row["skill"] in _BEGINS), len(found))
+    after = found[begins + 1 :]
+    return [
+        *found[: begins + 1],
+        *(row for row in after if row["skill"] in _FOLLOWS),
+        *(row for row in after if row["skill"] not in _FOLLOWS),
+    ]
 
 
 def _outputs(row: Mapping[str, str]) -> tuple[Artifact, ...]:

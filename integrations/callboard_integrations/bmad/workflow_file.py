@@ -12,7 +12,14 @@ from typing import Any
 
 from callboard_integrations.bmad.persona import text_of
 
-__all__ = ["Artifact", "Sequence", "WorkflowFile", "WorkflowStep", "artifacts_of"]
+__all__ = [
+    "Artifact",
+    "Sequence",
+    "WorkflowFile",
+    "WorkflowStep",
+    "artifacts_of",
+    "is_about_stories",
+]
 
 _QUALIFIER = re.compile(r"\s*\(([^()]*)\)\s*")
 _OR = re.compile(r"\s+OR\s+|\s+or\s+")
@@ -90,6 +97,11 @@ class WorkflowFile:
     dialect: str
     sequences: tuple[Sequence, ...]
     also: tuple[str, ...] = ()
+
+
+def is_about_stories(over: str) -> bool:
+    """Whether a loop goes over stories, whose status is kept in a file."""
+    return any(word in over.lower() for word in ("epic", "stor"))
 
 
 def artifacts_of(value: Any) -> tuple[Artifact, ...]:

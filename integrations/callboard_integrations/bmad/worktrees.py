@@ -1,12 +1,15 @@
 """A worktree and a branch for each item of a loop, so that stories never share a checkout.
 
 Worktrees are made one at a time, under a lock; what a step leaves in its own is committed there.
-Branches are never merged, and nothing in the user's own checkout is touched.
+Branches are merged only where somebody asks for it, into one more branch with a worktree of its
+own. Nothing in the user's own checkout is touched.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +18,28 @@ from callboard_integrations.bmad.persona import token
 from callboard_integrations.bmad.project_files import KEPT, locked
 from callboard_integrations.bmad.records import item_id
 
-__all__ = ["GitFailed", "Worktree", "Worktrees"]
+__all__ = ["GitFailed", "Merged", "Worktree", "Worktrees"]
 
 _AUTHOR = ("-c", "user.name=callboard", "-c", "user.email=callboard@localhost")
 _NO_HOOKS = ("-c", "core.hooksPath=/dev/null", "-c", "commit.gpgsign=false")
 
 
+_MERGED = "_merged"
+"""No item has this name: theirs begin with a letter or digit."""
+
+
 class GitFailed(CallboardError, RuntimeError):
     """git did not do what was asked of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Merged:
+    """What came of a merge. branch: into which. conflicts: the files of each branch left out."""
+
+    branch: str
+    folder: Path
+    merged: tuple[str, ...]
+    conflicts: dict[str, list[str]]
 
 
 class Worktree:
@@ -48,6 +65,28 @@ class Worktree:
     async def tree(self) -> str:
         """The hash of all files of the last commit: the same for the same contents."""
         return await _git(self.folder, "rev-parse", "HEAD^{tree}")
+
+    async def merge(self, branch: str) -> list[str]:
+        """Merge a branch into this one, or leave it as it was; the files that are in conflict.
+
+        Raises `GitFailed`.
+        """
+        words = (*_AUTHOR, *_NO_HOOKS, "merge", "--quiet", "--no-ff", "--no-edit", branch)
+        code, _, errors = await _run(self.folder, words)
+        if code == 0:
+            return []
+        listed = await _git(self.folder, "diff", "--name-only", "--diff-filter=U", "-z")
+        if not listed:
+            raise GitFailed(f"git merge of {branch} ended with {code}: {errors.strip()[-300:]}")
+        await _git(self.folder, "merge", "--abort")
+        return [name for name in listed.split("\0") if name]
+
+    async def check_clean(self) -> None:
+        """Take back a merge that was interrupted. Raises `GitFailed` if anything else is there."""
+        if await _succeeds(self.folder, "rev-parse", "--verify", "--quiet", "MERGE_HEAD"):
+            await _git(self.folder, "merge", "--abort")
+        if await _git(self.folder, "status", "--porcelain"):
+            raise GitFailed(f"{self.folder} has changes that are not committed; commit them first")
 
     async def commit(self, message: str) -> str:
         """Commit whatever has changed; the branch's commit then."""
@@ -85,7 +124,37 @@ class Worktrees:
         """
         if not await self.usable():
             return None
-        name = item_id(item)
+        return await self._at(run, item_id(item), commit)
+
+    async def branches(self, run: str) -> dict[str, str]:
+        """The branches of a run's items, by the item's short name; without that of `merged`."""
+        under = f"callboard/{token(run)}/"
+        listed = await _git(
+            self._project, "for-each-ref", "--format=%(refname:short)", f"refs/heads/{under}"
+        )
+        found = {name.removeprefix(under): name for name in listed.split()}
+        return {name: branch for name, branch in found.items() if name != _MERGED}
+
+    async def merged(self, run: str, branches: Sequence[str]) -> Merged:
+        """Merge `branches` one after the other into the run's own; those in conflict stay out.
+
+        The first time it begins where the user's checkout is. Raises `GitFailed`.
+        """
+        tree = await self._at(run, _MERGED, "HEAD")
+        with locked(self._folder / ".merging"):
+            await tree.check_clean()
+            conflicts: dict[str, list[str]] = {}
+            merged: list[str] = []
+            for branch in branches:
+                if files := await tree.merge(branch):
+                    conflicts[branch] = files
+                else:
+                    merged.append(branch)
+        return Merged(
+            branch=tree.branch, folder=tree.folder, merged=tuple(merged), conflicts=conflicts
+        )
+
+    async def _at(self, run: str, name: str, commit: str) -> Worktree:
         branch = f"callboard/{token(run)}/{name}"
         folder = self._folder / token(run) / name
         async with self._making:

@@ -5,6 +5,8 @@
     <prefix>.ckpt.<thread>.w.<ns>.<checkpoint>.<task>.<n>  what one call of `put_writes` was given
     <prefix>.ckpt.<thread>.p.<name>.<part>                 a part of a value that is too large
     <prefix>.ckpt.<thread>.l, .h                           the claim of a lease, its heartbeat
+    <prefix>.ckpt.<thread>.e                               that a graph agent came to its end
+    <prefix>.ckpt.<thread>.q.<place>                       what a node of such a graph was asked
 
 The thread comes first: to delete it is one purge.
 """
@@ -19,7 +21,7 @@ from dataclasses import dataclass
 from callboard_broker.errors import BadInput, TooLarge
 from callboard_broker.subjects import check_token
 
-__all__ = ["ThreadAddress", "all_checkpoints", "stream_name", "unword", "word"]
+__all__ = ["ThreadAddress", "all_checkpoints", "all_ended", "stream_name", "unword", "word"]
 
 _EMPTY = "_"
 _MOST_BYTES = 512  # of one name; a subject has at most 4 KiB in a server's line
@@ -55,6 +57,11 @@ def all_checkpoints(prefix: str, *, thread: str = "*", ns: str = "*", checkpoint
     return f"{prefix}.ckpt.{thread}.c.{ns}.{checkpoint}"
 
 
+def all_ended(prefix: str) -> str:
+    """The filter of the notes that a thread is at its end."""
+    return f"{prefix}.ckpt.*.e"
+
+
 @dataclass(frozen=True, slots=True)
 class ThreadAddress:
     """The subjects of one thread. root: `<prefix>.ckpt.<thread>`."""
@@ -74,6 +81,14 @@ class ThreadAddress:
     @property
     def heartbeat(self) -> str:
         return f"{self.root}.h"
+
+    @property
+    def ended(self) -> str:
+        return f"{self.root}.e"
+
+    def question(self, place: str) -> str:
+        """What the node at `place` was asked."""
+        return f"{self.root}.q.{word(place)}"
 
     @property
     def everything(self) -> str:

@@ -2,7 +2,8 @@
 
 The task's id is the thread, so another attempt goes on from the last checkpoint and runs nothing
 again that had ended; what its nodes have posted is joined. The attempt holds the thread's lease: an
-older one that still lives somewhere can store nothing more.
+older one that still lives somewhere can store nothing more. Threads whose graph has ended are
+deleted by later tasks, once the board holds their outcome.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from langgraph.pregel import Pregel
 from langgraph.types import Command, StateSnapshot
 
 from callboard_agents import Agent, Context, agent
-from callboard_broker.errors import BadInput
+from callboard_broker.errors import BadInput, CallboardError
 from callboard_config import load_settings
 from callboard_integrations.langgraph.asking import Asked, Question, read_answers
 from callboard_integrations.langgraph.declared import AgentOptions
 from callboard_integrations.langgraph.opening import Opening
 from callboard_integrations.langgraph.saver import JetStreamSaver
-from callboard_integrations.langgraph.surroundings import within
+from callboard_integrations.langgraph.surroundings import Surroundings, within
 
 __all__ = ["graph_agent"]
 
@@ -49,7 +50,9 @@ def graph_agent(
 
     async def run_graph(payload: Any, ctx: Context) -> Any:
         async with opened() as checkpoints:
-            return await _run(built.copy(update={"checkpointer": checkpoints}), payload, ctx)
+            result = await _run(built.copy(update={"checkpointer": checkpoints}), payload, ctx)
+            await _sweep(checkpoints, ctx)
+            return result
 
     run_graph.__name__ = str(getattr(built, "name", "") or "graph").replace(" ", "_")
     run_graph.__doc__ = f"Runs the graph {built.name}."
@@ -74,16 +77,28 @@ async def _run(graph: Pregel[Any, Any, Any, Any], payload: Any, ctx: Context) ->
         state = await graph.aget_state(config)
         begin = _beginning(state, payload, None if answers is None else answers.answers)
         if begin is not _NOTHING:
-            with within(ctx):
+            with within(Surroundings(ctx, checkpoints, thread)):
                 async for told in graph.astream(
                     begin, config, stream_mode="custom", durability="sync"
                 ):
                     ctx.progress(told)
             state = await graph.aget_state(config)
-    questions = [Question(each.id, each.value) for task in state.tasks for each in task.interrupts]
+        questions = [
+            Question(each.id, each.value) for task in state.tasks for each in task.interrupts
+        ]
+        if not questions:
+            await checkpoints.anote_end(thread, tenant=ctx.tenant, task=ctx.task)
     if questions:
         return msgspec.to_builtins(Asked(questions, thread), enc_hook=_as_it_is)
     return _output(graph, state.values)
+
+
+async def _sweep(checkpoints: JetStreamSaver, ctx: Context) -> None:
+    """Delete what earlier tasks have left. It is no reason to fail: the next task tries again."""
+    try:
+        await checkpoints.asweep_ended()
+    except (CallboardError, TimeoutError) as error:
+        ctx.log.warning("ended threads are not deleted: %s", error)
 
 
 _NOTHING: Any = object()

@@ -25,7 +25,7 @@ from callboard_broker.subjects import check_capability
 from callboard_integrations.langgraph.asking import answer, asked_in
 from callboard_integrations.langgraph.durability import check_durability
 from callboard_integrations.langgraph.remote_task import RemoteTask, run_remote
-from callboard_integrations.langgraph.surroundings import current_context
+from callboard_integrations.langgraph.surroundings import current_surroundings
 
 __all__ = ["AgentNode", "NodeOptions", "agent_node", "agent_task", "is_retryable"]
 
@@ -96,7 +96,12 @@ class AgentNode:
                 options=self.options,
             )
 
-        result = await run_remote(remote(payload, place, attempt), poster, heard)
+        around = current_surroundings() if place else None
+        spot = f"{info.task_id}/{self.capability}" if info is not None else ""
+        before = await around.question(spot) if around is not None else None
+        result = before or await run_remote(remote(payload, place, attempt), poster, heard)
+        if around is not None and before is None and asked_in(result) is not None:
+            await around.keep_question(spot, result)
         while (asked := asked_in(result)) is not None:
             answers = {each.id: interrupt(each.value) for each in asked.questions}
             names = "-".join(answers)
@@ -117,14 +122,14 @@ class AgentNode:
             return self._board
         if self._board is not None:
             return self._board()
-        context = current_context()
-        if context is None:
+        around = current_surroundings()
+        if around is None:
             raise BadInput(
                 "board",
                 f"agent_node({self.capability!r}) has none: pass board=, or a function that "
                 "returns it; only a graph that runs as a graph_agent needs none",
             )
-        return context
+        return around.context
 
 
 def agent_node(

@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-__all__ = ["LoopBound", "Opening"]
+__all__ = ["Held", "LoopBound", "Opening"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -41,6 +41,39 @@ class LoopBound:
                 "in front (`aget_tuple`), and `ainvoke` or `astream` of the graph"
             )
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+
+class Held(Generic[T]):
+    """What is held for the length of a block on the loop of `bound`.
+
+    By `async with` on that loop, by `with` on any other thread.
+    """
+
+    def __init__(self, bound: LoopBound, inside: AbstractAsyncContextManager[T]) -> None:
+        self._bound = bound
+        self._inside = inside
+
+    async def __aenter__(self) -> T:
+        return await self._inside.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        return await self._inside.__aexit__(kind, error, trace)
+
+    def __enter__(self) -> T:
+        return self._bound.on_loop(self.__aenter__())
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        return self._bound.on_loop(self.__aexit__(kind, error, trace))
 
 
 class Opening(Generic[T]):

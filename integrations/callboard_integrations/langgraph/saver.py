@@ -21,7 +21,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -51,8 +51,9 @@ from callboard_integrations.langgraph.addresses import (
     stream_name,
     word,
 )
+from callboard_integrations.langgraph.ended_threads import EndedThreads
 from callboard_integrations.langgraph.leases import Lease, Leases
-from callboard_integrations.langgraph.opening import LoopBound, Opening
+from callboard_integrations.langgraph.opening import Held, LoopBound, Opening
 from callboard_integrations.langgraph.packing import Packing, StoredCheckpoint, StoredWrites
 from callboard_integrations.langgraph.reading import Reading
 from callboard_integrations.langgraph.sweeping import prune, remove_runs
@@ -109,15 +110,18 @@ class JetStreamSaver(BaseCheckpointSaver[str], LoopBound):
 
     def lease(
         self, thread_id: str, *, seconds: float = 30.0, take_over: bool = False
-    ) -> AbstractAsyncContextManager[Lease]:
+    ) -> Held[Lease]:
         """Hold a thread for the length of an `async with`: nobody else writes to it meanwhile.
+
+        In a program without a loop, for the length of a `with`.
 
         seconds: after so long without a sign of this process others may have it, 1 to 86,400.
         take_over: have it now; what its holder still writes is refused there with `LeaseLost`.
         Raises `LeaseHeld`.
         """
-        return self._leases.hold(
-            thread_id, self._address(thread_id), seconds=seconds, take_over=take_over
+        address = self._address(thread_id)
+        return Held(
+            self, self._leases.hold(thread_id, address, seconds=seconds, take_over=take_over)
         )
 
     # -- writing
@@ -208,6 +212,26 @@ class JetStreamSaver(BaseCheckpointSaver[str], LoopBound):
                 await self.adelete_thread(thread)
             else:
                 await prune(self._reading(), self._address(thread))
+
+    # -- of graphs that are agents
+
+    async def anote_end(self, thread_id: str, *, tenant: str, task: str) -> None:
+        """Note that a thread may be deleted once this task has succeeded; see `asweep_ended`."""
+        address = self._address(thread_id)
+        await self._write(thread_id, address.ended, EndedThreads.note(tenant, task))
+
+    async def akeep_question(self, thread_id: str, place: str, data: bytes) -> None:
+        """Keep what a node of the thread was asked, until the thread is deleted."""
+        await self._write(thread_id, self._address(thread_id).question(place), data)
+
+    async def aget_question(self, thread_id: str, place: str) -> bytes | None:
+        """What was kept for `place`."""
+        row = await self._table.last(self._address(thread_id).question(place))
+        return None if row is None else row.data
+
+    async def asweep_ended(self) -> int:
+        """Delete threads whose tasks the ledger knows as succeeded, up to 16; how many."""
+        return await EndedThreads(self._table, self._prefix).sweep()
 
     # -- reading
 

@@ -104,7 +104,13 @@ class Table:
 
     async def last(self, subjects: str) -> Record | None:
         """The row that was stored last of all that match, on the leader's word."""
-        body = {"last_by_subj": subjects}
+        return await self._one({"last_by_subj": subjects})
+
+    async def next(self, subjects: str, *, seq: int) -> Record | None:
+        """The first row of all that match whose sequence is not smaller, on the leader's word."""
+        return await self._one({"next_by_subj": subjects, "seq": seq})
+
+    async def _one(self, body: dict[str, Any]) -> Record | None:
         try:
             answer = await self._repeated(
                 lambda: self.connection.api(f"STREAM.MSG.GET.{self.stream}", body)
