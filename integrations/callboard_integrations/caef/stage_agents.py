@@ -159,7 +159,8 @@ async def _implement(shop: StoryShop, wanted: ImplementWanted, ctx: Context) -> 
         status, results, saved = await asyncio.to_thread(
             implement, tree.folder, edits, backups, apply=True
         )
-        commit = await tree.commit(f"{wanted.item}: iteration {standing.iteration + 1}")
+        message = f"{wanted.item}: iteration {standing.iteration + 1}"
+        commit = await tree.commit(message, ignored=True)  # tested is what is committed
         after = await tree.tree()
     left = profile.iteration_seconds - (time.monotonic() - begun)
     done = status != "refused"
