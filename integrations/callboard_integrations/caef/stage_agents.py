@@ -218,12 +218,20 @@ def _test(shop: StoryShop, planned: Planned, folder: Path, left: float) -> TestW
     profile = shop.settings.profile(planned.profile)
     return TestWanted(
         folder=str(folder),
-        paths=[path for path in planned.verify_paths if (folder / path).exists()],
+        paths=[path for path in planned.verify_paths if _is_there(folder, path)],
         linter=shop.settings.linter,
         seconds=min(profile.test_seconds, left),
         lint_seconds=profile.lint_seconds,
         max_failures=profile.max_failures,
     )
+
+
+def _is_there(folder: Path, path: str) -> bool:
+    """Whether it is in the project: it comes from a story or a traceback, and may be any text."""
+    try:
+        return inside(folder, path).exists()
+    except BadInput:
+        return False
 
 
 @asynccontextmanager
