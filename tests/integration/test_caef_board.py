@@ -246,6 +246,24 @@ def _standing_at(wanted: ImplementWanted, standing: dict[str, Any]) -> Implement
     )
 
 
+async def test_a_story_may_name_files_that_cannot_be_and_those_that_are_there_are_tested(
+    project: CaefProject,
+) -> None:
+    files = story_of("odd", 42)
+    names = ("tests/test_odd.py", f"tests/test_{'x' * 300}.py", "../test_out.py")
+    project.write({**files, "docs/odd.md": story_text("odd", *names)})
+    project.answers("odd", [answer_to("odd", 0, 42)])
+    agents = {
+        one.capability: one
+        for one in agents_of(StoryShop(project.root, CommandRunner(project.command)))
+    }
+    planned: Planned = await agents["caef.plan"](PlanWanted(story="docs/odd.md"))
+    wanted = ImplementWanted(run="run", item="odd", story="docs/odd.md", planned=planned)
+    change = await agents["caef.implement"](wanted, Context(task="1"))
+    assert change.test is not None
+    assert change.test.paths == ["tests/test_odd.py"]
+
+
 async def test_an_author_who_does_not_answer_in_time_is_stopped_and_told_apart(
     project: CaefProject,
 ) -> None:

@@ -148,6 +148,16 @@ def test_a_forged_or_broken_results_file_is_no_success(project: CaefProject):
     assert ran(project, text)["tests"]["status"] == "broken"
 
 
+def test_failures_in_the_results_count_whatever_pytest_ends_with(
+    project: CaefProject,
+):
+    text = (
+        "import os\n\ndef test_it():\n    child = os.fork()\n    assert child\n"
+        "    os.wait()\n    os._exit(0)\n"
+    )
+    assert ran(project, text)["tests"]["status"] == "failed"
+
+
 @pytest.mark.parametrize("path", ["../x", "/etc", "-p", "nowhere.py", "", "tests/\0"])
 def test_paths_that_are_none_of_the_projects_are_refused(project: CaefProject, path: str):
     with pytest.raises(BadInput, match="paths"):

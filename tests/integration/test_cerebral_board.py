@@ -232,6 +232,67 @@ async def test_many_rows_that_nobody_can_post_keep_no_other_back(
     assert len(pulled.refused) == 2100
 
 
+async def test_a_row_that_cannot_be_read_or_claimed_is_named_and_keeps_no_other_back(
+    nats: NatsServer, database: Database, tmp_path: Path
+):
+    await tracked(database)
+    database.run(
+        "create function refuse() returns trigger language plpgsql as $$ begin "
+        "if new.title = 'mine' then raise exception 'hands off'; end if; return new; end $$;"
+        "create trigger refuse before update on cerebral_tasks "
+        "for each row execute function refuse()"
+    )
+    start = '{"capability": "mark.work", "more": '
+    deep = add_row(database, ACME, "deep", metadata=start + "[" * 3000 + "]" * 3000 + "}")
+    long = add_row(database, ACME, "long", metadata=f"{start}1{'0' * 5000}}}")
+    mine = add_row(database, ACME, "mine", metadata=WORK)
+    good = add_row(database, ACME, "good", metadata=WORK)
+    async with (
+        whole_board(nats, tmp_path) as there,
+        closing(PostgresTarget(database.url)) as target,
+    ):
+        pulled = await Puller(there.board, target, Tables(), NAMES).pull("acme")
+    assert good in pulled.posted
+    assert set(pulled.refused) == {deep, long, mine} - set(pulled.posted)
+    assert deep in pulled.refused
+    assert "hands off" in pulled.refused[mine]
+
+
+async def test_rows_that_were_claimed_together_are_posted_together_however_many_came_between(
+    nats: NatsServer, database: Database, tmp_path: Path
+):
+    await tracked(database)
+    low, high = (f"{digit}0000000-0000-4000-8000-000000000000" for digit in "0f")
+    add_row(database, ACME, "low", task_id=low, metadata=WORK)
+    add_row(database, ACME, "high", task_id=high, metadata=WORK, dependencies=f'["{low}"]')
+
+    class Died(Exception):
+        """The process is gone."""
+
+    class Dies(PostgresTarget):
+        async def call(self, function: str, document: str) -> Any:
+            answer = await super().call(function, document)
+            if function == "callboard_cerebral_mark":
+                raise Died
+            return answer
+
+    async with (
+        whole_board(nats, tmp_path) as there,
+        closing(Dies(database.url)) as dies,
+        closing(PostgresTarget(database.url)) as target,
+    ):
+        with pytest.raises(Died):
+            await Puller(there.board, dies, Tables(), NAMES).pull("acme")
+        database.run(
+            "insert into cerebral_tasks (tenant_id, project_id, title, metadata) "
+            f"select '{ACME}', '{ACME}', 'x', '{WORK}' from generate_series(1, 1100)"
+        )
+        pulled = await Puller(there.board, target, Tables(), NAMES).pull("acme")
+    flows = {pulled.posted[row].partition(".")[0] for row in (low, high)}
+    assert len(flows) == 1
+    assert len(pulled.posted) == 1102
+
+
 async def test_a_tracker_with_fewer_columns_is_pulled_and_mirrored_too(
     nats: NatsServer, database: Database, tmp_path: Path
 ):

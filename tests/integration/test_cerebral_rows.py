@@ -33,6 +33,7 @@ from tests.trackers import (
     ACME,
     GLOBEX,
     NAMES,
+    PUBLISHED,
     SMALL,
     add_row,
     batches,
@@ -322,6 +323,48 @@ async def test_a_row_that_the_tracker_refuses_is_parked_by_name_and_the_rest_is_
     assert database.run("select count(*) from callboard_tasks") == [(3,)]
 
 
+REFUSING = """
+create function refuse() returns trigger language plpgsql as $$ begin
+  if new.title = 'unwanted' then raise exception 'not here'; end if; return new; end $$;
+create trigger refuse before insert or update on cerebral_tasks
+  for each row execute function refuse();
+"""
+
+
+async def test_a_row_that_a_trigger_refuses_is_parked_and_the_rest_is_written(database: Database):
+    await tracked(database, PUBLISHED + REFUSING)
+    scribe = begun()
+    payload = b'{"payload":{"title":"unwanted"}}'
+    bad = str(scribe.write(SUBJECTS.task("acme", "reviewer"), payload))
+    good = scribe.run_task()
+    async with opened(database) as target:
+        await send(target, scribe.records)
+    assert set(rows_of(database)) == {good}
+    parked = "select id, sqlstate, reason from callboard_parked where kind = 'cerebral'"
+    assert database.run(parked) == [(NAMES.row(STREAM, bad), "P0001", "not here")]
+
+
+@pytest.mark.parametrize("spoilt", ["null", "[]", '["callboard"]', '"callboard"', "7"])
+async def test_a_row_whose_metadata_somebody_overwrote_is_theirs_and_stops_no_other(
+    database: Database, spoilt: str
+):
+    await tracked(database)
+    scribe = begun()
+    first, second = scribe.post(), scribe.post()
+    async with opened(database) as target:
+        await send(target, scribe.records)
+        row = NAMES.row(STREAM, first)
+        update = "update cerebral_tasks set metadata = %s where task_id = %s"
+        database.run(update, spoilt, row)
+        scribe.dispatch(first)
+        scribe.dispatch(second)
+        await send(target, scribe.records)
+    statuses = dict(database.run("select task_id::text, status from cerebral_tasks"))
+    assert statuses == {row: "pending", NAMES.row(STREAM, second): "in_progress"}
+    parked = "select id, reason from callboard_parked"
+    assert database.run(parked) == [(row, "the row is there and not of Callboard")]
+
+
 async def test_a_table_that_lacks_a_column_parks_nothing_and_is_waited_for(database: Database):
     await tracked(database)
     async with opened(database) as target:
@@ -413,11 +456,12 @@ async def test_a_database_without_the_functions_or_the_tables_is_told_what_to_do
     async with opened(database) as target:
         with pytest.raises(SchemaMissing, match="callboard cerebral migrate"):
             await find_problems(target, Tables())
-    await tracked(database, "create table cerebral_tasks (task_id uuid, status int)")
+    await tracked(database, "create table cerebral_tasks (task_id uuid, status int, metadata json)")
     async with opened(database) as target:
         problems = await find_problems(target, Tables())
         assert "there is no table cerebral_activities" in problems
         assert "cerebral_tasks.status is integer, and must be text" in problems
+        assert "cerebral_tasks.metadata is json, and must be jsonb" in problems
         assert "cerebral_tasks has no column tenant_id (uuid)" in problems
         assert "cerebral_tasks.task_id is no primary key" in problems
         with pytest.raises(TimeoutError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from callboard_broker.errors import BadInput
 from callboard_integrations.caef import ImplementAgent, restore
+from callboard_integrations.caef.author import edits_in
 
 
 def edit(file: str, old: str, new: str) -> dict[str, str]:
@@ -111,6 +113,63 @@ def test_links_out_of_the_folder_are_refused(root: Path):
     assert (root.parent / "secret.txt").read_text() == "secret"
 
 
+def test_a_link_to_where_git_keeps_its_hooks_is_refused(root: Path):
+    (root / ".git" / "hooks").mkdir(parents=True)
+    (root / "tools").symlink_to(".git")
+    assert "by a link" in reasons(implemented(root, edit("tools/hooks/pre-commit", "", "x")))[0]
+
+
+def test_edits_of_one_file_by_two_of_its_names_are_made_one_after_the_other(root: Path):
+    (root / "src").mkdir()
+    (root / "lib").symlink_to("src")
+    (root / "src" / "b.py").write_text("b = 1\n")
+    edits = [
+        edit("a.py", "one = 1", "one = 10"),
+        edit("./a.py", "one = 10", "one = 11"),
+        edit("src/b.py", "b = 1", "b = 2"),
+        edit("lib/b.py", "b = 2", "b = 3"),
+    ]
+    assert implemented(root, *edits)["status"] == "applied"
+    assert (root / "a.py").read_text().startswith("one = 11\n")
+    assert (root / "src" / "b.py").read_text() == "b = 3\n"
+
+
+def test_what_does_not_fit_a_file_of_many_lines_is_refused_without_a_long_search(root: Path):
+    (root / "long.py").write_text(
+        "".join(f"value_{number} = {number}\n" for number in range(60_000))
+    )
+    begun = time.process_time()
+    (reason,) = reasons(implemented(root, edit("long.py", "valu_9 = 9\n", "")))
+    assert reason == "the snippet is not there"
+    assert time.process_time() - begun < 1
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "I made `rows` a list[str], see [1].\n\n```json\n{edits}\n```\nNow it is [done].",
+        "{edits}",
+        "\n[\n{edit}\n]\n(No [more] of it.)",
+    ],
+)
+def test_an_answer_may_have_brackets_around_its_list(said: str):
+    wanted = edit("a.py", "one = [1]", "one = [{1: 2}]")
+    text = said.replace("{edits}", json.dumps([wanted])).replace("{edit}", json.dumps(wanted))
+    assert [one.file for one in edits_in(text)] == ["a.py"]
+
+
+def test_an_answer_that_was_cut_off_is_refused():
+    text = json.dumps([edit("a.py", "rows = []", "rows = [{}]")])[:-9]
+    with pytest.raises(BadInput, match="answer"):
+        edits_in(text)
+
+
+def test_an_edits_file_with_a_mark_and_carriage_returns_is_read(root: Path):
+    text = json.dumps([edit("a.py", "one = 1", "one = 2")], indent=1).replace("\n", "\r\n")
+    (root / "edits.json").write_text(text, encoding="utf-8-sig")
+    assert ImplementAgent(root=root).run("edits.json")["status"] == "dry_run"
+
+
 def test_what_is_no_regular_text_file_is_refused(root: Path):
     os.mkfifo(root / "pipe.txt")
     (root / "picture.bin").write_bytes(b"\xff\x00\xfe")
@@ -163,8 +222,11 @@ def test_edits_that_were_made_before_are_not_made_twice(root: Path):
     wrap = edit("a.py", "one = 1", "one = 1\none = 1 + one")
     assert implemented(root, wrap)["status"] == "applied"
     once = picture(root)
-    assert implemented(root, wrap)["status"] == "already"
+    again = implemented(root, wrap)
+    assert again["status"] == "already"
     assert picture(root) == once
+    restore(Path(again["backups"][0]))
+    assert (root / "a.py").read_text() == "one = 1\ntwo = 2\nthree = 3\n"
 
 
 def test_after_a_crash_between_two_files_the_same_edits_begin_anew(root: Path):

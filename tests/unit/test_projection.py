@@ -92,6 +92,22 @@ def test_what_is_read_ahead_is_bounded_and_goes_on_behind_the_last_that_was_take
     assert len(large) == 17
 
 
+def test_what_a_chunk_brings_until_a_window_is_full_is_told_too():
+    window = Window()
+    records = [Record(seq, 0, "cb.x", b"", b"") for seq in range(1, 10_010)]
+    window.take(records[:9_990])
+    while len(window):
+        window.next()
+    window.take(records[9_990:])
+    assert window.full
+    assert len(window) == 10
+    assert window.stirred.is_set()
+    while len(window):
+        window.next()
+    window.take(records[-1:])
+    assert not window.stirred.is_set()
+
+
 def test_sums_of_performance_count_what_was_accepted_and_nothing_else():
     scribe = Scribe()
     scribe.begin_epoch()

@@ -173,7 +173,8 @@ def migrate_target(
     if screen.json:
         screen.document({"applied": applied})
     else:
-        screen.line("\n".join(f"applied {v}" for v in applied) or "everything is there already")
+        for said in [f"applied {v}" for v in applied] or ["everything is there already"]:
+            screen.line(said)
 
 
 @app.command(

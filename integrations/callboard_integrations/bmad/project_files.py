@@ -43,8 +43,11 @@ def inside(folder: Path, name: str) -> Path:
     ):
         raise BadInput("file", f"{name!r:.160} is not a file below the project's folder")
     path = folder.joinpath(*parts)
-    if not path.parent.resolve().is_relative_to(folder.resolve()) or path.is_symlink():
+    top, there = folder.resolve(), path.parent.resolve()
+    if not there.is_relative_to(top) or path.is_symlink():
         raise BadInput("file", f"{name!r:.160} leads out of the project's folder by a link")
+    if any(part.lower() in _PRIVATE for part in there.relative_to(top).parts):
+        raise BadInput("file", f"{name!r:.160} leads to what is private by a link")
     return path
 
 

@@ -8,6 +8,7 @@ own. Nothing in the user's own checkout is touched.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,26 @@ from callboard_integrations.bmad.records import item_id
 
 __all__ = ["GitFailed", "Merged", "Worktree", "Worktrees"]
 
-_AUTHOR = ("-c", "user.name=callboard", "-c", "user.email=callboard@localhost")
-_NO_HOOKS = ("-c", "core.hooksPath=/dev/null", "-c", "commit.gpgsign=false")
+_AUTHOR = (
+    *("-c", "user.name=callboard", "-c", "user.email=callboard@localhost"),
+    *("-c", "commit.gpgsign=false"),
+)
+_ALONE = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "gc.auto=0")
+"""No program that the repository names is run: a hook may lie in the tree, written by a model."""
 
+_ELSEWHERE = frozenset(
+    {
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+        "GIT_COMMON_DIR",
+        "GIT_DIR",
+        "GIT_INDEX_FILE",
+        "GIT_NAMESPACE",
+        "GIT_OBJECT_DIRECTORY",
+        "GIT_PREFIX",
+        "GIT_WORK_TREE",
+    }
+)
+"""Set by git for a hook or an alias, they would lead every command to the user's own checkout."""
 
 _MERGED = "_merged"
 """No item has this name: theirs begin with a letter or digit."""
@@ -55,11 +73,12 @@ class Worktree:
 
     async def is_at(self, commit: str) -> bool:
         """Whether nothing was committed to the branch since."""
-        return await _git(self.folder, "rev-parse", "HEAD") == commit
+        return await _git(self.folder, "rev-parse", f"refs/heads/{self.branch}") == commit
 
     async def reset(self, commit: str) -> None:
         """Put the branch and every file back to a commit; whatever is not in it is removed."""
-        await _git(self.folder, *_NO_HOOKS, "reset", "--quiet", "--hard", commit)
+        await self._attach()
+        await _git(self.folder, "reset", "--quiet", "--hard", commit)
         await _git(self.folder, "clean", "--quiet", "-ffdx")
 
     async def tree(self) -> str:
@@ -71,7 +90,7 @@ class Worktree:
 
         Raises `GitFailed`.
         """
-        words = (*_AUTHOR, *_NO_HOOKS, "merge", "--quiet", "--no-ff", "--no-edit", branch)
+        words = (*_AUTHOR, "merge", "--quiet", "--no-ff", "--no-edit", branch)
         code, _, errors = await _run(self.folder, words)
         if code == 0:
             return []
@@ -88,12 +107,18 @@ class Worktree:
         if await _git(self.folder, "status", "--porcelain"):
             raise GitFailed(f"{self.folder} has changes that are not committed; commit them first")
 
-    async def commit(self, message: str) -> str:
-        """Commit whatever has changed; the branch's commit then."""
-        await _git(self.folder, "add", "--all")
+    async def commit(self, message: str, *, ignored: bool = False) -> str:
+        """Commit whatever has changed; the branch's commit then. ignored: also what .gitignore
+        names."""
+        await self._attach()
+        await _git(self.folder, "add", "--all", *(["--force"] if ignored else []))
         if await _git(self.folder, "status", "--porcelain"):
-            await _git(self.folder, *_AUTHOR, *_NO_HOOKS, "commit", "--quiet", "-m", message)
+            await _git(self.folder, *_AUTHOR, "commit", "--quiet", "-m", message)
         return await _git(self.folder, "rev-parse", "HEAD")
+
+    async def _attach(self) -> None:
+        """Whoever worked in the folder may have switched; another branch must not be moved."""
+        await _git(self.folder, "symbolic-ref", "HEAD", f"refs/heads/{self.branch}")
 
 
 class Worktrees:
@@ -172,14 +197,22 @@ class Worktrees:
                 self._project, "rev-parse", "--verify", "--quiet", f"refs/heads/{branch}"
             )
             how = (str(folder), branch) if known else ("-b", branch, str(folder), commit)
-            await _git(self._project, *_NO_HOOKS, "worktree", "add", "--quiet", *how)
+            await _git(self._project, "worktree", "add", "--quiet", *how)
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """What git is to know. A worktree that has lost its .git is not the user's checkout above."""
+    known = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE}
+    return {**known, "GIT_CEILING_DIRECTORIES": str(folder.parent.resolve())}
 
 
 async def _run(folder: Path, words: tuple[str, ...]) -> tuple[int, str, str]:
     process = await asyncio.create_subprocess_exec(
         "git",
+        *_ALONE,
         *words,
         cwd=folder,
+        env=_environment(folder),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -6,6 +6,8 @@ are in the story's own worktree. Its answer is a JSON list of edits; anything el
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 from callboard_broker.errors import BadInput
@@ -22,6 +24,8 @@ __all__ = ["edits_in", "request_for"]
 
 _MAX_TEXT = 256 * 1024
 _MAX_NAMES = 300
+_LIST = re.compile(r"\[\s*\{")
+_decode = json.JSONDecoder().raw_decode
 
 _SYSTEM = """You change the code of a project so that a story is done and its tests pass.
 
@@ -53,10 +57,16 @@ def request_for(story: StoryFile, planned: Planned, folder: Path, tokens: int | 
 
 def edits_in(answer: str) -> list[Edit]:
     """The list in an answer, also in a code fence or between words. Raises `BadInput`."""
-    start, end = answer.find("["), answer.rfind("]")
+    start, end = answer.find("["), answer.rfind("]") + 1
+    for place in _LIST.finditer(answer):
+        try:
+            start, end = place.start(), _decode(answer, place.start())[1]
+            break
+        except (ValueError, RecursionError):
+            continue  # it is of what is said around the list, which may have brackets too
     if start < 0 or end < start:
         raise BadInput("answer", "there is no JSON list of edits in it")
-    return parse_edits(answer[start : end + 1].encode(), "the answer")
+    return parse_edits(answer[start:end].encode("utf-8", "replace"), "the answer")
 
 
 def _files(names: list[str], folder: Path) -> list[str]:

@@ -40,22 +40,22 @@ class _Manifest(msgspec.Struct, frozen=True, kw_only=True):
     folders: list[str]
 
 
-def applied_before(root: Path, backup: Path) -> bool:
-    """Whether the changes whose backup this is are in the files as they are now.
+def applied_before(root: Path, backup: Path) -> list[str]:
+    """The paths of the backups if their changes are in the files as they are now; else none.
 
     Where a crash has left only some of them, those are brought back first.
     """
     manifest = _manifest(backup)
     if manifest is None or manifest.root != str(root.resolve()):
-        return False
+        return []
     now = [_hash(_content(inside(root, one.name))) for one in manifest.files]
     if all(found == one.after for found, one in zip(now, manifest.files, strict=True)):
-        return True
+        return _paths(manifest, backup)
     if all(
         found in (one.before, one.after) for found, one in zip(now, manifest.files, strict=True)
     ):
         _bring_back(root, manifest, backup)
-    return False
+    return []
 
 
 def apply_changes(root: Path, changes: Sequence[FileChange], backup: Path) -> list[str]:
@@ -90,7 +90,7 @@ def apply_changes(root: Path, changes: Sequence[FileChange], backup: Path) -> li
     except (OSError, BadInput):
         _bring_back(root, manifest, backup)
         raise
-    return [str(backup / one.kept) for one in kept if one.kept] or [str(backup / _MANIFEST)]
+    return _paths(manifest, backup)
 
 
 def restore(backup: Path) -> list[str]:
@@ -109,6 +109,11 @@ def restore(backup: Path) -> list[str]:
             raise BadInput("backup", f"{one.name} was changed since; move your change away first")
     _bring_back(root, manifest, folder)
     return [one.name for one in manifest.files]
+
+
+def _paths(manifest: _Manifest, backup: Path) -> list[str]:
+    kept = [str(backup / one.kept) for one in manifest.files if one.kept]
+    return kept or [str(backup / _MANIFEST)]
 
 
 def _bring_back(root: Path, manifest: _Manifest, backup: Path) -> None:

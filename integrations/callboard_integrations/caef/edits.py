@@ -7,6 +7,7 @@ of a file stay. Names that leave the folder, or lead out of it by a link, are re
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import hashlib
 import io
@@ -30,6 +31,8 @@ _MAX_EDITS = 500
 _MAX_NAME = 1_000
 _MAX_DIFF = 16 * 1024
 _NEAR = 0.6
+_MAX_HINTED = 5_000  # lines of a file that are compared with those of a snippet
+_MAX_WANTED = 200
 _MARKS = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 _SUBJECTS = {"original_snippet": "the snippet ", "replacement_snippet": "the replacement "}
 _DONE: dict[tuple[bool, bool], EditStatus] = {
@@ -69,6 +72,7 @@ def parse_edits(data: bytes, source: str) -> list[Edit]:
     """A JSON list of edits. source: for messages. Raises `BadInput`."""
     if len(data) > _MAX_FILE:
         raise BadInput("edits_file", f"{source} is larger than {_MAX_FILE // 2**20} MiB")
+    data = data.removeprefix(codecs.BOM_UTF8)
     try:
         check_document(data, field="edits_file")
         edits = _decode(data)
@@ -94,14 +98,16 @@ def worked_out(
 
     apply: only for the words of the results; nothing is written here.
     """
-    texts: dict[str, _Text] = {}
+    texts: dict[Path, _Text] = {}  # a file may have several names: `./a`, or by a link to a folder
     results: list[EditResult] = []
     for edit in edits:
         try:
-            text = texts.get(edit.file) or _read(root, edit)
+            path = inside(root, edit.file)
+            place = path.parent.resolve() / path.name
+            text = texts.get(place) or _read(path, edit)
             before = text.text
             line = text.replace(edit)
-            texts[edit.file] = text
+            texts[place] = text
         except BadInput as error:
             why = f"{_SUBJECTS.get(error.field, '')}{error.reason}"
             results.append(EditResult(file=edit.file[:_MAX_NAME], status="refused", reason=why))
@@ -176,8 +182,7 @@ class _Text:
         return f"is not there{_hint(self.text, old)}"
 
 
-def _read(root: Path, edit: Edit) -> _Text:
-    path = inside(root, edit.file)
+def _read(path: Path, edit: Edit) -> _Text:
     try:
         found = path.lstat()
     except FileNotFoundError:
@@ -228,6 +233,8 @@ def _hint(text: str, snippet: str) -> str:
     if not wanted:
         return ""
     bare = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    if len(bare) > _MAX_HINTED or len(wanted) > _MAX_WANTED:
+        return ""
     for start in range(len(bare) - len(wanted) + 1):
         if [line for _, line in bare[start : start + len(wanted)]] == wanted:
             return f"; at line {bare[start][0]} it is, with other white space: copy it exactly"

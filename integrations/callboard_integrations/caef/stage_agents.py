@@ -159,7 +159,8 @@ async def _implement(shop: StoryShop, wanted: ImplementWanted, ctx: Context) -> 
         status, results, saved = await asyncio.to_thread(
             implement, tree.folder, edits, backups, apply=True
         )
-        commit = await tree.commit(f"{wanted.item}: iteration {standing.iteration + 1}")
+        message = f"{wanted.item}: iteration {standing.iteration + 1}"
+        commit = await tree.commit(message, ignored=True)  # tested is what is committed
         after = await tree.tree()
     left = profile.iteration_seconds - (time.monotonic() - begun)
     done = status != "refused"
@@ -217,12 +218,20 @@ def _test(shop: StoryShop, planned: Planned, folder: Path, left: float) -> TestW
     profile = shop.settings.profile(planned.profile)
     return TestWanted(
         folder=str(folder),
-        paths=[path for path in planned.verify_paths if (folder / path).exists()],
+        paths=[path for path in planned.verify_paths if _is_there(folder, path)],
         linter=shop.settings.linter,
         seconds=min(profile.test_seconds, left),
         lint_seconds=profile.lint_seconds,
         max_failures=profile.max_failures,
     )
+
+
+def _is_there(folder: Path, path: str) -> bool:
+    """Whether it is in the project: it comes from a story or a traceback, and may be any text."""
+    try:
+        return inside(folder, path).exists()
+    except BadInput:
+        return False
 
 
 @asynccontextmanager

@@ -68,8 +68,8 @@ def implement(
     `BadInput`, `OSError`.
     """
     backup = backups / digest_of(edits)
-    if apply and applied_before(root, backup):
-        return "already", [EditResult(file=edit.file, status="already") for edit in edits], []
+    if apply and (kept := applied_before(root, backup)):
+        return "already", [EditResult(file=edit.file, status="already") for edit in edits], kept
     results, changes = worked_out(root, edits, apply=apply)
     if not changes:
         return "refused", results, []

@@ -6,18 +6,18 @@ make one workflow of it; and the mirror finds the rows again by the names of the
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from callboard_broker.client import Board
-from callboard_broker.errors import BadInput
+from callboard_broker.errors import BadInput, TargetRefused
 from callboard_integrations.cerebral.names import Names, step_of
 from callboard_integrations.cerebral.pending import Group, PendingRow, decide, read_row
 from callboard_integrations.cerebral.target import Tables
-from callboard_ledger.projection.target import Target
+from callboard_ledger.projection.target import Target, refuses_rows
 
 __all__ = ["Pulled", "Puller"]
 
@@ -73,35 +73,44 @@ class Puller:
 
     async def _post(self, pulled: Pulled, group: Group) -> None:
         ids = [row.id for row in group.rows]
-        if group.is_new and not await self._mark(pulled.tenant, group, {"claim": group.claim}):
-            pulled.waiting |= dict.fromkeys(ids, "for another pull, which has claimed one of these")
-            return
         try:
+            if group.is_new and not await self._mark(pulled.tenant, group, {"claim": group.claim}):
+                why = "for another pull, which has claimed one of these"
+                pulled.waiting |= dict.fromkeys(ids, why)
+                return
             handle = await self._board.run(group.run, tenant=pulled.tenant, key=group.claim)
+            await self._mark(pulled.tenant, group, {"posted": handle.id})
         except BadInput as error:
             pulled.refused |= dict.fromkeys(ids, str(error))
-            return
-        await self._mark(pulled.tenant, group, {"posted": handle.id})
-        pulled.posted |= {row: f"{handle.id}.{step_of(row)}" for row in ids}
+        except TargetRefused as error:
+            if not refuses_rows(error):
+                raise
+            pulled.refused |= dict.fromkeys(ids, f"the tracker refuses the claim: {error}")
+        else:
+            pulled.posted |= {row: f"{handle.id}.{step_of(row)}" for row in ids}
 
     async def _windows(self, pulled: Pulled) -> AsyncIterator[list[PendingRow]]:
         """All pending rows, so many at a time that memory is bounded; one that depends on a row of
-        a later window waits until that is completed."""
+        a later window waits until that is completed. Those of a post that was broken off come last
+        and together: they are one workflow, wherever they are by now."""
         rows: list[PendingRow] = []
+        claimed: list[PendingRow] = []
         page: list[dict[str, Any]] = []
         after: str | None = None
         while after is None or len(page) == _PAGE:
             page = await self._find(pulled.tenant, after=after, most=_PAGE)
-            for columns in page:
+            for found in page:
                 try:
-                    rows.append(read_row(columns, self._capability))
-                except BadInput as error:
-                    pulled.refused[str(columns["id"])] = str(error)
+                    row = read_row(_columns(found), self._capability)
+                    (claimed if row.claim else rows).append(row)
+                except (BadInput, RecursionError) as error:
+                    pulled.refused[str(found["id"])] = str(error)
             after = str(page[-1]["id"]) if page else ""
             if len(rows) >= _WINDOW:
                 yield rows
                 rows = []
         yield rows
+        yield claimed
 
     async def _states(self, tenant: str, rows: Sequence[PendingRow]) -> dict[str, str]:
         """How the rows stand on which these depend."""
@@ -128,3 +137,14 @@ class Puller:
         whose = {"tasks": self._tasks, "tenant": self._names.tenant(tenant)}
         document = {**whose, "board": self._board.options.prefix, **fields}
         return await self._target.call(function, msgspec.json.encode(document).decode())
+
+
+def _columns(found: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as `callboard_cerebral_find` gives it. Raises `BadInput`, `RecursionError`."""
+    if "row" not in found:
+        return dict(found)
+    try:
+        columns: dict[str, Any] = msgspec.json.decode(found["row"])
+    except msgspec.MsgspecError as error:
+        raise BadInput("row", f"cannot be read: {error}") from error
+    return {**columns, "id": found["id"]}

@@ -14,7 +14,7 @@ __all__ = ["Target", "lacks_schema", "refuses_rows"]
 
 _MISSING = frozenset({"42P01", "42883", "3F000", "PGRST202", "PGRST205"})
 _DENIED = frozenset({"42501", "28000", "28P01", "3D000"})
-_OF_ROWS = ("22", "23", "42", "54")
+_OF_ROWS = ("22", "23", "42", "54", "P0001")  # the last one: a trigger's own words
 
 
 class Target(Protocol):
@@ -36,7 +36,8 @@ class Target(Protocol):
 
 
 def refuses_rows(error: TargetRefused) -> bool:
-    """Whether it may be about a single row that will never be taken: classes 22, 23, 42 and 54."""
+    """Whether it may be about a single row that will never be taken: classes 22, 23, 42 and 54,
+    or a trigger."""
     state = error.sqlstate
     return state not in _MISSING and state not in _DENIED and state.startswith(_OF_ROWS)
 

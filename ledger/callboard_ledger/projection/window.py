@@ -33,12 +33,13 @@ class Window:
         """What the reader calls."""
         for record in records:
             if self.full:
-                return
+                break
             self._records.append(record)
             self._taken += 1
             self._size += len(record.data)
             self.full = self._taken >= _MOST or self._size >= _MOST_BYTES
-        self.stirred.set()
+        if self._records:
+            self.stirred.set()
 
     def next(self) -> Record:
         """The first record; raises `IndexError` if there is none."""

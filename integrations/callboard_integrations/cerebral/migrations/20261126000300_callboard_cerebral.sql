@@ -2,7 +2,7 @@
 -- a table such as `cerebraflow_tasks`), in the transaction that moves a projector's position.
 --
 -- Nothing here makes or alters a table of the tracker. Every statement on one names the tenant, and
--- touches only rows whose metadata has `callboard`: those made here, and those claimed by a pull.
+-- touches only rows whose metadata has an object `callboard`: those made here, and those claimed by a pull.
 
 -- Which boards are mirrored, and into which tables.
 create table if not exists public.callboard_cerebral (
@@ -59,7 +59,7 @@ begin
           else format('%s.%s is %s, and must be %s', wanted.name, key, wanted.there->>key, value)
         end order by key)
       from jsonb_each_text(wanted.needs)
-      where not coalesce(strpos(value, wanted.there->>key) > 0, false)), '[]');
+      where not coalesce(wanted.there->>key = any (string_to_array(value, ' or ')), false)), '[]');
     place := to_regclass(case when strpos(wanted.name, '.') > 0 then wanted.name
       else 'public.' || wanted.name end);
     if not (has_table_privilege(place, 'select') and has_table_privilege(place, 'insert')
@@ -203,7 +203,7 @@ begin
           || jsonb_build_object('callboard', ((t.metadata->'callboard') - array['state', 'waits',
             'error', 'host', 'attempt', 'repeats']) || (d->'metadata'->'callboard')) %2$s
       from jsonb_array_elements($1) d
-      where %3$s and %4$s and t.metadata ? 'callboard'
+      where %3$s and %4$s and jsonb_typeof(t.metadata->'callboard') = 'object'
         and (t.metadata->'callboard'->>'stream' is distinct from $2
           or (t.metadata->'callboard'->>'seq')::bigint
               < (d->'metadata'->'callboard'->>'seq')::bigint
@@ -236,7 +236,7 @@ begin
             else 'the row belongs to another tenant' end,
           convert_to(d::text, 'UTF8'), $3
         from jsonb_array_elements($1) d join %1$s t on %3$s
-        where (%2$s and t.metadata ? 'callboard') is not true
+        where (%2$s and jsonb_typeof(t.metadata->'callboard') = 'object') is not true
       $q$, tasks, owned, named) using docs, s, (b->>'position')::bigint;
   end if;
   -- An activity is of a row that is there; whether of a workflow, the row knows best.
@@ -248,7 +248,8 @@ begin
           case t.metadata->'callboard'->>'kind' when 'workflow' then 'workflow' else 'task' end,
           a.resource_id, a.metadata, t.metadata->'callboard'->>'bmad_workflow_id', a."timestamp"
         from jsonb_populate_recordset(null::%1$s, $1) a
-        join %2$s t on t.%3$I = a.resource_id::%4$s and %5$s and t.metadata ? 'callboard'
+        join %2$s t on t.%3$I = a.resource_id::%4$s and %5$s
+          and jsonb_typeof(t.metadata->'callboard') = 'object'
         where not exists (select from %1$s x
           where x.tenant_id = a.tenant_id and x.activity_id = a.activity_id)
       $q$, shape->>'acts', tasks, shape->>'id', shape->>'id_type',

@@ -2,7 +2,8 @@
 -- alone.
 
 -- For a pull: pending rows of a tenant that did not come from Callboard, or whose post was broken off;
--- or (`ids`) how certain rows of the tenant stand. Rows above 256 KB are only named.
+-- or (`ids`) how certain rows of the tenant stand. A row comes as text, so that one that cannot be read
+-- keeps no other back; above 256 KB it is only named.
 create or replace function public.callboard_cerebral_find(question text) returns jsonb
 language plpgsql stable set search_path = '' as $$
 declare
@@ -21,11 +22,11 @@ begin
   execute format($q$
     select coalesce(jsonb_agg(jsonb_build_object('id', r->%1$L) || case
         when length(r::text) > 262144 then jsonb_build_object('too_large', length(r::text))
-        else r end), '[]')
+        else jsonb_build_object('row', r::text) end), '[]')
       from (select to_jsonb(t) as r from %2$s t
         where %3$s and t.status = 'pending'
           and ($1->>'after' is null or t.%1$I > ($1->>'after')::%4$s)
-          and ((t.metadata ? 'callboard') is not true
+          and ((jsonb_typeof(t.metadata->'callboard') = 'object') is not true
             or t.metadata->'callboard' ? 'claim'
               and t.metadata->'callboard'->>'board' = $1->>'board'
               and not t.metadata->'callboard' ?| array['posted', 'seq'])
@@ -45,10 +46,11 @@ begin
   execute format($q$
     update %1$s t set metadata = case jsonb_typeof(t.metadata) when 'object' then t.metadata
         else '{}' end || jsonb_build_object('callboard',
-          coalesce(t.metadata->'callboard', '{}') || ($1->'marks'))
+          case jsonb_typeof(t.metadata->'callboard') when 'object' then t.metadata->'callboard'
+            else '{}' end || ($1->'marks'))
       where %2$s and t.%3$I in (select i::%4$s from jsonb_array_elements_text($1->'ids') i)
         and case when $1->'marks' ? 'claim'
-          then t.status = 'pending' and (t.metadata ? 'callboard') is not true
+          then t.status = 'pending' and (jsonb_typeof(t.metadata->'callboard') = 'object') is not true
           else t.metadata->'callboard'->>'claim' = $1->>'claim' end
     $q$, shape->>'place', format(shape->>'owner', '($1->>''tenant'')'), shape->>'id',
     shape->>'id_type') using b;
