@@ -128,9 +128,9 @@ def warm_up(remote: Remote) -> None:
     remote.say_nothing()
     loop = remote.loop
     if loop is not None:
-        loop.add_reader(remote, _ignore)  # a task that is there already is left for later
+        loop.add_reader(remote.fileno(), _ignore)  # a task that is there already is left for later
         loop.run_until_complete(loop.create_task(_nothing()))
-        loop.remove_reader(remote)
+        loop.remove_reader(remote.fileno())
 
 
 async def _nothing() -> None:

@@ -197,11 +197,12 @@ class Remote:
         self._task = task = loop.create_task(coroutine)
         if self.cancelled:
             task.cancel()
-        loop.add_reader(self._channel, self._read)
+        channel = self.fileno()  # a selector looks for the socket by its long `repr` first
+        loop.add_reader(channel, self._read)
         try:
             return loop.run_until_complete(task)
         finally:
-            loop.remove_reader(self._channel)
+            loop.remove_reader(channel)
             self._task = None
 
     def poll(self) -> None:
