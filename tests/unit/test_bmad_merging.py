@@ -83,3 +83,15 @@ async def test_a_merge_by_hand_is_kept_and_whatever_is_not_committed_is_refused(
     with pytest.raises(GitFailed, match="not committed"):
         await merged(worktrees)
     assert (folder / "shared.txt").read_text() == "dirty\n"
+
+
+async def test_a_merge_goes_into_no_branch_that_somebody_has_switched_to(tmp_path: Path):
+    worktrees = Worktrees(repository_at(tmp_path))
+    await story(worktrees, "1.1", shared="two\n")
+    folder = (await merged(worktrees)).folder
+    git(folder, "switch", "--quiet", "-c", "mine")
+    mine = git(tmp_path, "rev-parse", "mine")
+    await story(worktrees, "1.2", more="three\n")
+    with pytest.raises(GitFailed, match="switch callboard/r/_merged"):
+        await merged(worktrees)
+    assert git(tmp_path, "rev-parse", "mine") == mine

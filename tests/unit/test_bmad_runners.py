@@ -74,6 +74,16 @@ async def test_a_command_gets_prompt_persona_and_folder(tmp_path: Path):
     assert (folder / "here").exists()
 
 
+async def test_git_in_a_command_sees_the_tasks_folder_and_no_other_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
+    ask = Request(system=ASK.system, prompt=ASK.prompt, folder=tmp_path)
+    line = "import os; print(os.environ.get('GIT_DIR'), os.environ['GIT_CEILING_DIRECTORIES'])"
+    answer = await CommandRunner(f'{sys.executable} -c "{line}"').run(ask)
+    assert answer.text.split() == ["None", str(tmp_path.parent)]
+
+
 async def test_a_command_that_fails_says_why():
     runner = CommandRunner(f"{sys.executable} -c 'import sys; sys.exit(\"no model\")'")
     with pytest.raises(RunnerFailed, match="ended with 1: no model"):

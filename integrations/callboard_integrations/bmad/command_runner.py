@@ -16,6 +16,7 @@ from pathlib import Path
 
 from callboard_broker.errors import BadInput
 from callboard_integrations.bmad.runner import Answer, Request, RunnerFailed
+from callboard_integrations.bmad.worktrees import git_environment
 
 __all__ = ["CommandRunner"]
 
@@ -39,6 +40,7 @@ class CommandRunner:
         with tempfile.TemporaryDirectory(prefix="callboard-persona-") as folder:
             system = Path(folder) / "system.md"
             system.write_bytes(request.system.encode())
+            place = Path(request.folder or folder)
             words = [word.replace("{system}", str(system)) for word in self._words]
             try:
                 process = await asyncio.create_subprocess_exec(
@@ -46,8 +48,8 @@ class CommandRunner:
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.PIPE,
                     stderr=asyncio.subprocess.PIPE,
-                    cwd=request.folder or folder,
-                    env={**os.environ, "CALLBOARD_SYSTEM_PROMPT": str(system)},
+                    cwd=place,
+                    env={**git_environment(place), "CALLBOARD_SYSTEM_PROMPT": str(system)},
                     start_new_session=True,
                 )
             except OSError as error:

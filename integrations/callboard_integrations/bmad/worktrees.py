@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from callboard_integrations.bmad.persona import token
 from callboard_integrations.bmad.project_files import KEPT, locked
 from callboard_integrations.bmad.records import item_id
 
-__all__ = ["GitFailed", "Merged", "Worktree", "Worktrees"]
+__all__ = ["GitFailed", "Merged", "Worktree", "Worktrees", "git_environment"]
 
 _AUTHOR = (
     *("-c", "user.name=callboard", "-c", "user.email=callboard@localhost"),
@@ -101,7 +102,12 @@ class Worktree:
         return [name for name in listed.split("\0") if name]
 
     async def check_clean(self) -> None:
-        """Take back a merge that was interrupted. Raises `GitFailed` if anything else is there."""
+        """Take back a merge that was interrupted. Raises `GitFailed` if anything else is there, or
+        somebody has switched to another branch."""
+        _, at, _ = await _run(self.folder, ("symbolic-ref", "--quiet", "HEAD"))
+        if at != f"refs/heads/{self.branch}":
+            back = f"git -C {shlex.quote(str(self.folder))} switch {self.branch}"
+            raise GitFailed(f"{self.folder} is not on its branch any more; go back by: {back}")
         if await _succeeds(self.folder, "rev-parse", "--verify", "--quiet", "MERGE_HEAD"):
             await _git(self.folder, "merge", "--abort")
         if await _git(self.folder, "status", "--porcelain"):
@@ -200,8 +206,11 @@ class Worktrees:
             await _git(self._project, "worktree", "add", "--quiet", *how)
 
 
-def _environment(folder: Path) -> dict[str, str]:
-    """What git is to know. A worktree that has lost its .git is not the user's checkout above."""
+def git_environment(folder: Path) -> dict[str, str]:
+    """What git in this folder is to know, whoever calls it.
+
+    A worktree that has lost its .git is not the user's checkout above.
+    """
     known = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE}
     return {**known, "GIT_CEILING_DIRECTORIES": str(folder.parent.resolve())}
 
@@ -212,7 +221,7 @@ async def _run(folder: Path, words: tuple[str, ...]) -> tuple[int, str, str]:
         *_ALONE,
         *words,
         cwd=folder,
-        env=_environment(folder),
+        env=git_environment(folder),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
