@@ -32,15 +32,12 @@ from callboard_broker.wire import (
     Dispatch,
     Entered,
     Expanded,
-    Failure,
     Fired,
     FlowRun,
     Halted,
     Lost,
     Merged,
     Outcome,
-    Parent,
-    Post,
     Quarantined,
     Retrying,
     Settled,
@@ -48,7 +45,7 @@ from callboard_broker.wire import (
 )
 from callboard_ledger.allocations import Allocation
 from callboard_ledger.book import Book
-from callboard_ledger.budgets import Account, draws_of
+from callboard_ledger.budgets import Account
 from callboard_ledger.command_rows import (
     carry_out,
     live_flow,
@@ -59,9 +56,10 @@ from callboard_ledger.command_rows import (
 from callboard_ledger.flow_life import end_flow, enter
 from callboard_ledger.flow_plan import plan
 from callboard_ledger.merges import merge
+from callboard_ledger.post_rows import take_post
 from callboard_ledger.reading import Reading, read
 from callboard_ledger.rows import Changes, Flow, Row, Schedule, Task, remember
-from callboard_ledger.schedules import begin_schedule, end_schedule, fire
+from callboard_ledger.schedules import end_schedule, fire
 from callboard_ledger.waking import WAKING, apart, unanswered
 from callboard_ledger.workflows import (
     begin_step,
@@ -213,53 +211,8 @@ class Aggregator:
     # What one kind of record does. Each returns whether the record counts.
 
     def _post(self, record: Record, reading: Reading) -> bool:
-        task = Task(
-            id=reading.resource,
-            seq=record.seq,
-            tenant=reading.address.tenant,
-            capability=reading.address.rest,
-            shard=record.seq % SHARDS,
-            posted_at=record.at_ns // 1_000_000,
-            failure=reading.problem,  # if any: it waits for the router to end it
-            dirty=True,
-        )
-        book = self._book
-        event = reading.event
-        if isinstance(event, Post):
-            task.priority = event.priority
-            task.draws = draws_of(event)
-            if event.shard is not None:
-                task.shard = event.shard
-            if event.delay is not None:
-                task.not_before = self._now(record) + int(event.delay * 1000)
-            if event.parent is not None:
-                self._spawned(task, event.parent)
-            if event.cron is not None and task.failure is None:
-                book.touch_schedule(begin_schedule(book, task, event.cron))
-                return True
-        book.tasks[task.id] = task
-        book.dirty.append(task)
+        take_post(self._book, record, reading)
         return True
-
-    def _spawned(self, task: Task, named: Parent) -> None:
-        """Only the current attempt of a task may spawn others."""
-        parent = self._book.tasks.get(named.task)
-        if (
-            parent is None
-            or parent.tenant != task.tenant
-            or parent.state != "running"
-            or (parent.attempt, parent.secret) != (named.attempt, named.secret)
-        ):
-            why = f"attempt {named.attempt} of {named.task} is not the current one"
-            task.failure = Failure("Fenced", why, final=True)
-            return
-        if parent.cancel is not None:
-            task.failure = Failure("Cancelled", f"{parent.id} is to be cancelled", final=True)
-            return
-        task.parent = parent.id
-        if not parent.scheduled:
-            task.flow = parent.flow
-        self._book.adopt(task)
 
     def _dispatch(self, record: Record, reading: Reading) -> bool:
         event = reading.event
@@ -382,7 +335,7 @@ class Aggregator:
             return False
         book = self._book
         tenant = reading.address.tenant
-        self._now(record)
+        self._book.pass_time(record)
         flow = live_flow(book, event.task, tenant)
         if flow is not None:
             return end_flow(book, flow, record, event)
@@ -448,7 +401,7 @@ class Aggregator:
         event = reading.event
         if not isinstance(event, Answered) or event.epoch != self.epoch:
             return False
-        self._now(record)
+        self._book.pass_time(record)
         return take_answer(self._book, record, reading.address.tenant, event)
 
     def _expanded(self, _record: Record, reading: Reading) -> bool:
@@ -516,9 +469,3 @@ class Aggregator:
             return False
         carry_out(book, command)
         return True
-
-    def _now(self, record: Record) -> int:
-        """The time of the fold: that of the latest record, which never goes back."""
-        book = self._book
-        book.at_ms = max(book.at_ms, record.at_ns // 1_000_000)
-        return book.at_ms

@@ -6,6 +6,7 @@ may begin again (`Dead`), and the elements of a workflow stay with it as long as
 
 from __future__ import annotations
 
+from callboard_broker.record import Record
 from callboard_broker.rule import MAX_DEAD, MAX_DEAD_FLOWS
 from callboard_broker.wire import Outcome
 from callboard_ledger.allocations import Allocations
@@ -61,6 +62,11 @@ class Book:
         self.allocations = Allocations()
         self.budgets = Budgets()
         self._final: list[Row] = []
+
+    def pass_time(self, record: Record) -> int:
+        """The time of the fold, in milliseconds: that of the latest record; it never goes back."""
+        self.at_ms = max(self.at_ms, record.at_ns // 1_000_000)
+        return self.at_ms
 
     def restore(self, saved: Changes) -> None:
         """Take in the rows of a store; the book is empty before."""
