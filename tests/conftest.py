@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +18,13 @@ import uvloop
 
 from tests.databases import Database, Postgres, open_postgres
 from tests.servers import NatsServer, open_server
+
+
+def pytest_configure() -> None:
+    """Let processes under test be interrupted also where a shell runs the tests in its background,
+    which ignores SIGINT, and so would they."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
