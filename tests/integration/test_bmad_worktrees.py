@@ -23,7 +23,7 @@ def project(tmp_path: Path) -> Path:
     folder = tmp_path / "project"
     folder.mkdir()
     git(folder, "init", "--quiet", "--initial-branch", "mine")
-    (folder / ".gitignore").write_text(".callboard/\n*.out\n")
+    (folder / ".gitignore").write_text("*.out\n")
     (folder / "a.txt").write_text("committed\n")
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "-m", "begin")
@@ -36,6 +36,11 @@ async def opened(project: Path) -> Worktree:
     tree = await Worktrees(project).of("run", "1")
     assert tree is not None
     return tree
+
+
+async def test_git_takes_no_notice_of_worktrees_in_the_users_checkout(project: Path):
+    await opened(project)
+    assert git(project, "status", "--porcelain") == "M a.txt"
 
 
 async def test_without_its_git_file_a_worktree_is_not_the_users_checkout(project: Path):

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from callboard_broker.errors import BadInput
 
-__all__ = ["KEPT", "inside", "is_file_name", "locked", "write_whole"]
+__all__ = ["KEPT", "inside", "is_file_name", "keep_from_git", "locked", "write_whole"]
 
 KEPT = ".callboard"
 """The folder of a project in which Callboard keeps what is its own."""
@@ -49,6 +49,14 @@ def inside(folder: Path, name: str) -> Path:
     if any(part.lower() in _PRIVATE for part in there.relative_to(top).parts):
         raise BadInput("file", f"{name!r:.160} leads to what is private by a link")
     return path
+
+
+def keep_from_git(project: Path) -> None:
+    """Make the folder of what is kept, and let git take no notice of it."""
+    ignored = project / KEPT / ".gitignore"
+    ignored.parent.mkdir(parents=True, exist_ok=True)
+    if not ignored.exists():
+        ignored.write_text("*\n", encoding="utf-8")
 
 
 def write_whole(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from callboard_broker.errors import CallboardError
 from callboard_integrations.bmad.persona import token
-from callboard_integrations.bmad.project_files import KEPT, locked
+from callboard_integrations.bmad.project_files import KEPT, keep_from_git, locked
 from callboard_integrations.bmad.records import item_id
 
 __all__ = ["GitFailed", "Merged", "Worktree", "Worktrees", "git_environment"]
@@ -189,6 +189,7 @@ class Worktrees:
         branch = f"callboard/{token(run)}/{name}"
         folder = self._folder / token(run) / name
         async with self._making:
+            await asyncio.to_thread(keep_from_git, self._project)
             await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True)
             if not (folder / ".git").exists():
                 await self._make(folder, branch, commit)
