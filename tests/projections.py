@@ -67,11 +67,11 @@ async def deliver(
 
 @asynccontextmanager
 async def projecting(
-    nats: NatsServer, to: str, **settings: str
+    nats: NatsServer, to: str, command: tuple[str, ...] = ("projector",), **settings: str
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """`callboard projector` as a process, which is ready; killed at the end.
 
-    settings: `CALLBOARD_*` without that prefix.
+    command: another one that projects. settings: `CALLBOARD_*` without that prefix.
     """
     heard, said = os.pipe()
     environment = {
@@ -82,7 +82,7 @@ async def projecting(
         **{f"CALLBOARD_{name}": value for name, value in settings.items()},
     }
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "callboard", "projector", "--ready-fd", str(said)),
+        *(sys.executable, "-m", "callboard", *command, "--ready-fd", str(said)),
         pass_fds=[said],
         env=environment,
         cwd=ROOT,

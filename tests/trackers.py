@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,7 +21,7 @@ from callboard_ledger.projection.target import Target
 from callboard_ledger.reading import read
 from tests.databases import Database
 from tests.ledger_journal import SUBJECTS
-from tests.projections import STREAM
+from tests.projections import STREAM, projecting
 from tests.servers import NatsServer
 
 __all__ = [
@@ -129,28 +127,7 @@ async def mirroring(
     nats: NatsServer, to: str, **settings: str
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """`callboard cerebral mirror` as a process, which is ready; killed at the end."""
-    heard, said = os.pipe()
-    environment = {
-        **os.environ,
-        "CALLBOARD_NATS_URL": nats.url,
-        "CALLBOARD_BOARD__PREFIX": nats.prefix,
-        "CALLBOARD_PROJECTION__TO": to,
-        "CALLBOARD_CEREBRAL__TENANTS": f'{{"acme": "{ACME}", "globex": "{GLOBEX}"}}',
-        **{f"CALLBOARD_{name}": value for name, value in settings.items()},
-    }
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "callboard", "cerebral", "mirror", "--ready-fd", str(said)),
-        pass_fds=[said],
-        env=environment,
-        cwd=ROOT,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    os.close(said)
-    try:
-        with os.fdopen(heard, "rb") as pipe:
-            assert await asyncio.to_thread(pipe.read, 6) == b"ready\n"
+    tenants = f'{{"acme": "{ACME}", "globex": "{GLOBEX}"}}'
+    command = ("cerebral", "mirror")
+    async with projecting(nats, to, command, CEREBRAL__TENANTS=tenants, **settings) as process:
         yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()

@@ -12,7 +12,7 @@ from msgspec import structs
 from callboard_broker.beats import ROUTERS, Offer
 from callboard_broker.limits import Limit
 from callboard_broker.subjects import ALL_TENANTS
-from callboard_ledger.allocations import Ending
+from callboard_ledger.allocations import Allocation
 from callboard_ledger.hosts import HostRow, Hosts, HostState, owner_of
 from callboard_ledger.questions import AgentsQuestion, AllocationsQuestion, BudgetsQuestion
 from callboard_ledger.store import AllocationsQuery, Store
@@ -72,22 +72,8 @@ class AgentsView(msgspec.Struct):
     position: int
 
 
-class AllocationView(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What an attempt holds or has held; see `Allocation`. seq: of its dispatch."""
-
-    seq: int
-    task: str
-    attempt: int
-    tenant: str
-    pool: str
-    capability: str
-    since: int
-    host: str | None = None
-    end_seq: int | None = None
-    returned_at: int | None = None
-    ending: Ending | None = None
-    started_at: int | None = None
-    ended_at: int | None = None
+class AllocationView(Allocation, omit_defaults=True):
+    """What an attempt holds or has held."""
 
 
 class AllocationsView(msgspec.Struct):

@@ -18,7 +18,7 @@ from callboard import Context, agent
 async def talk(lines, ctx: Context):
     for number in range(lines):
         ctx.log.info("line %d \\x1b[2J", number, extra={"half": number / 2})
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.02)  # it works on while it is followed
 
 @agent("stumble")
 async def stumble(_value, ctx: Context):

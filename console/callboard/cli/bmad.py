@@ -13,6 +13,17 @@ from callboard.cli.bmad_screen import show_findings, show_plan, show_roster
 from callboard.cli.loop import run as run_coroutine
 from callboard.cli.options import Json, Key, Nats, Prefix, Tenant, duration, new_app
 from callboard.cli.reading import split_pair
+from callboard.cli.runner_options import (
+    Agents,
+    Budget,
+    Chat,
+    Endpoint,
+    Graph,
+    KeyVariable,
+    Line,
+    Model,
+    Wait,
+)
 from callboard.cli.screen import Screen
 from callboard_broker.errors import BadInput
 from callboard_integrations.bmad.choosing import RunnerChoice
@@ -131,30 +142,12 @@ def run(  # noqa: PLR0913  each is an option of the command
     workflow: Named = None,
     sequence: Chosen = None,
     assign: Assigned = None,
-    endpoint: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="Of chat completions, up to /v1.", show_default=False),
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The endpoint's.", show_default=False)
-    ] = None,
-    key_variable: Annotated[
-        str, typer.Option(metavar="NAME", help="The variable with the endpoint's key.")
-    ] = "OPENAI_API_KEY",
-    command: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LINE", help="The prompt on its input; {system}: a file.", show_default=False
-        ),
-    ] = None,
-    chat: Annotated[
-        str | None,
-        typer.Option(metavar="MODULE:NAME", help="A LangChain chat model.", show_default=False),
-    ] = None,
-    graph: Annotated[
-        str | None,
-        typer.Option(metavar="MODULE:NAME", help="A compiled LangGraph.", show_default=False),
-    ] = None,
+    endpoint: Endpoint = None,
+    model: Model = None,
+    key_variable: KeyVariable = "OPENAI_API_KEY",
+    command: Line = None,
+    chat: Chat = None,
+    graph: Graph = None,
     name: Annotated[
         str | None,
         typer.Option("--run", metavar="NAME", help="Else the workflow's.", show_default=False),
@@ -180,14 +173,10 @@ def run(  # noqa: PLR0913  each is an option of the command
         int | None,
         typer.Option(min=1, help="Reserved for each step, and its answer's most.", metavar="N"),
     ] = None,
-    budget: Annotated[
-        list[str] | None, typer.Option(metavar="KEY", help="Such as provider:openai.")
-    ] = None,
+    budget: Budget = None,
     timeout: Annotated[float | None, duration("For one step: 90, 45m. [default: 30m]")] = None,
-    agents: Annotated[
-        bool, typer.Option("--agents/--no-agents", help="Do the work here as well.")
-    ] = True,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the end.")] = True,
+    agents: Agents = True,
+    wait: Wait = True,
     tenant: Tenant = "default",
     key: Key = None,
     nats: Nats = None,

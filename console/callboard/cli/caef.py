@@ -13,6 +13,17 @@ from callboard.cli.caef_run import AskedStories, rehearse_stories, run_stories
 from callboard.cli.caef_screen import show_plans
 from callboard.cli.loop import run as run_coroutine
 from callboard.cli.options import Json, Key, Nats, Prefix, Tenant, new_app
+from callboard.cli.runner_options import (
+    Agents,
+    Budget,
+    Chat,
+    Endpoint,
+    Graph,
+    KeyVariable,
+    Line,
+    Model,
+    Wait,
+)
 from callboard.cli.screen import Screen
 from callboard_broker.errors import BadInput
 from callboard_integrations.bmad.choosing import RunnerChoice, chosen_runner
@@ -97,30 +108,12 @@ def run(  # noqa: PLR0913  each is an option of the command
         list[Path] | None,
         typer.Option(metavar="FILE", help="Of one story; again: for its next round."),
     ] = None,
-    endpoint: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="Of chat completions, up to /v1.", show_default=False),
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The endpoint's.", show_default=False)
-    ] = None,
-    key_variable: Annotated[
-        str, typer.Option(metavar="NAME", help="The variable with the endpoint's key.")
-    ] = "OPENAI_API_KEY",
-    command: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LINE", help="The prompt on its input; {system}: a file.", show_default=False
-        ),
-    ] = None,
-    chat: Annotated[
-        str | None,
-        typer.Option(metavar="MODULE:NAME", help="A LangChain chat model.", show_default=False),
-    ] = None,
-    graph: Annotated[
-        str | None,
-        typer.Option(metavar="MODULE:NAME", help="A compiled LangGraph.", show_default=False),
-    ] = None,
+    endpoint: Endpoint = None,
+    model: Model = None,
+    key_variable: KeyVariable = "OPENAI_API_KEY",
+    command: Line = None,
+    chat: Chat = None,
+    graph: Graph = None,
     name: Annotated[
         str | None,
         typer.Option(
@@ -135,13 +128,9 @@ def run(  # noqa: PLR0913  each is an option of the command
         int | None,
         typer.Option(min=1, help="Reserved for each answer, and its most.", metavar="N"),
     ] = None,
-    budget: Annotated[
-        list[str] | None, typer.Option(metavar="KEY", help="Such as provider:openai.")
-    ] = None,
-    agents: Annotated[
-        bool, typer.Option("--agents/--no-agents", help="Do the work here as well.")
-    ] = True,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the end.")] = True,
+    budget: Budget = None,
+    agents: Agents = True,
+    wait: Wait = True,
     tenant: Tenant = "default",
     key: Key = None,
     nats: Nats = None,
