@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from callboard import agent
+from callboard import Limits, agent
 
 
 @agent("bench.noop", slots=1000)
@@ -59,4 +59,10 @@ def apart(payload: dict[str, int]) -> dict[str, int]:
 @agent("bench.apart.async", isolation="process", slots=16)
 async def apart_async(payload: dict[str, int]) -> dict[str, int]:
     """The same as a coroutine."""
+    return payload
+
+
+@agent("bench.apart.kept", isolation="process", slots=16, limits=Limits(tasks_per_child=1000))
+def apart_kept(payload: dict[str, int]) -> dict[str, int]:
+    """Return what came, from a child process that runs further tasks of its tenant."""
     return payload

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from callboard import Context, GiveUp, agent
+from callboard import Context, GiveUp, Limits, agent
 
 
 @dataclass
@@ -42,6 +42,16 @@ async def talk(payload: dict[str, Any], ctx: Context) -> Any:
 @agent("iso.plain.talk", isolation="process")
 def plain_talk(payload: dict[str, Any], ctx: Context) -> Any:
     return f"no loop: {ctx.remaining_seconds > 0} {payload['x']}"
+
+
+_run_here: list[int] = []
+
+
+@agent("iso.kept", isolation="process", limits=Limits(tasks_per_child=50))
+def kept(number: int) -> list[int]:
+    """What this process has been given so far."""
+    _run_here.append(number)
+    return _run_here
 
 
 @agent("iso.wait", isolation="process")

@@ -60,21 +60,24 @@ class ScriptedChild(Child):
 class ScriptedNursery(Nursery):
     """It has the children that a test has put there."""
 
-    def __init__(self, layers: Sequence[str] = ("rlimits", "seccomp")) -> None:
+    def __init__(self, layers: Sequence[str] = ("fresh", "rlimits", "seccomp")) -> None:
         self.layers = frozenset(layers)
         self.over = asyncio.Event()
         self.asked = asyncio.Event()
         self.ready: deque[ScriptedChild] = deque()
         self.waiting: deque[asyncio.Future[Child]] = deque()
+        self.tenants: list[str | None] = []
 
-    def take(self, capability: str) -> Child | None:
+    def take(self, capability: str, tenant: str | None = None) -> Child | None:
         """The oldest, if there is one."""
+        self.tenants.append(tenant)
         if self.over.is_set():
             raise ConnectionResetError(capability)
         return self.ready.popleft() if self.ready else None
 
-    async def wait(self, capability: str) -> Child:
+    async def wait(self, capability: str, tenant: str | None = None) -> Child:
         """The next that is put there."""
+        self.tenants.append(tenant)
         if self.over.is_set():
             raise ConnectionResetError(capability)
         if self.ready:

@@ -38,6 +38,7 @@ def _plan(agent: Agent[..., Any], options: HostOptions, *, often: bool) -> CellP
     slots = child_slots(agent, options)
     processes = limits.processes if command is None else limits.command_processes
     stage = 0 if command is None else 1  # the process that starts the command
+    most = (said.processes or processes) + stage
     return CellPlan(
         capability=agent.capability,
         grant=Grant(
@@ -47,7 +48,7 @@ def _plan(agent: Agent[..., Any], options: HostOptions, *, often: bool) -> CellP
             disk_mb=said.disk_mb or limits.disk_mb,
             output_mb=said.output_mb or limits.output_mb,
             files=said.files or limits.files,
-            processes=(said.processes or processes) + stage,
+            processes=most,
         ),
         slots=slots,
         spares=min(limits.spares if often else 1, limits.spares, slots),
@@ -55,4 +56,5 @@ def _plan(agent: Agent[..., Any], options: HostOptions, *, often: bool) -> CellP
         network=policy.network if said.network is None else said.network,
         command=command,
         middleware=options.middleware,
+        tasks_per_child=(said.tasks_per_child or limits.tasks_per_child) if most == 1 else 1,
     )

@@ -16,6 +16,7 @@ class ChildLimits:
     """What the settings' section `agents:` says of children, in its words and units.
 
     slots: children of one agent that run at once. spares: those that are made ready beforehand.
+    tasks_per_child: see `Limits`; of agents that may start no process.
     Raises `BadInput` that names the field.
     """
 
@@ -29,6 +30,7 @@ class ChildLimits:
     command_processes: int = 32
     slots: int = 8
     spares: int = 4
+    tasks_per_child: int = 1
 
     def __post_init__(self) -> None:
         for name in (
@@ -38,6 +40,7 @@ class ChildLimits:
             "processes",
             "command_processes",
             "slots",
+            "tasks_per_child",
         ):
             if not getattr(self, name) > 0:
                 raise BadInput(f"limits.{name}", "must be above 0")
@@ -64,4 +67,5 @@ class ChildLimits:
             command_processes=settings.command_processes,
             slots=settings.slots_process,
             spares=settings.spares,
+            tasks_per_child=settings.tasks_per_child,
         )

@@ -55,6 +55,8 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
             raise BadInput("isolation", f"{self.isolation!r} is not inline, thread or process")
         if not isinstance(self.limits, Limits):
             raise BadInput("limits", f"{self.limits!r:.80} is no Limits: Limits(processes=4)")
+        if self.command is not None and (self.limits.tasks_per_child or 1) > 1:
+            raise BadInput("limits.tasks_per_child", "a command is started for each attempt anew")
         if self.slots is not None:
             _check_number("slots", self.slots, _MAX_SLOTS)
             if not isinstance(self.slots, int):

@@ -51,17 +51,17 @@ class KeptNursery:
         """Whether there is a zygote now."""
         return self._nursery is not None
 
-    def take(self, capability: str) -> Child | None:
-        """Return a prepared child; None: wait for one."""
+    def take(self, capability: str, tenant: str | None = None) -> Child | None:
+        """Return a prepared child; None: wait for one. tenant: as of `Nursery.take`."""
         if self._nursery is None:
             return None
         try:
-            return self._nursery.take(capability)
+            return self._nursery.take(capability, tenant)
         except OSError:
             self._closed(self._nursery)
             return None
 
-    async def wait(self, capability: str) -> Child:
+    async def wait(self, capability: str, tenant: str | None = None) -> Child:
         """Return a child as soon as there is one, of this zygote or of the next."""
         while True:
             await self._opened.wait()
@@ -69,7 +69,7 @@ class KeptNursery:
             if nursery is None:
                 continue
             try:
-                return await nursery.wait(capability)
+                return await nursery.wait(capability, tenant)
             except OSError:
                 self._closed(nursery)
 

@@ -27,7 +27,9 @@ class Limits:
     output_mb: MiB of the result. files: open at once. processes: with itself; 1: it cannot start
     any. read: absolute paths that it may read and run, beside Python's own and those of the
     agents' modules (a command: beside the system's and its own). network: whether it may open
-    connections. Raises `BadInput` that names the field.
+    connections. tasks_per_child: attempts of one tenant that a child process may run, one after the
+    other; each finds in memory what those before have left there. 1: each has a child of its own.
+    Raises `BadInput` that names the field.
     """
 
     cpu_seconds: float | None = None
@@ -37,6 +39,7 @@ class Limits:
     processes: int | None = None
     read: Sequence[str] = ()
     network: bool | None = None
+    tasks_per_child: int | None = None
 
     def __post_init__(self) -> None:
         _check_amount("cpu_seconds", self.cpu_seconds, _MAX_SECONDS)
@@ -44,6 +47,13 @@ class Limits:
         _check_amount("output_mb", self.output_mb, 1e9)
         _check_count("files", self.files, _LEAST_FILES)
         _check_count("processes", self.processes, 1)
+        _check_count("tasks_per_child", self.tasks_per_child, 1)
+        if (self.tasks_per_child or 1) > 1 and (self.processes or 1) > 1:
+            raise BadInput(
+                "limits.tasks_per_child",
+                "what may start processes runs one attempt only, for they are ended with it: "
+                "leave one of processes and tasks_per_child at 1",
+            )
         if self.network is not None and not isinstance(self.network, bool):
             raise BadInput("limits.network", f"{self.network!r} is not true or false")
         if isinstance(self.read, str) or not isinstance(self.read, Sequence):

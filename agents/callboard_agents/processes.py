@@ -1,4 +1,5 @@
-"""Attempts in child processes: each has a prepared child of its own, for this one task.
+"""Attempts in child processes: each has a prepared child of its own, for this one task, unless its
+agent lets a child run several tasks of one tenant.
 
 What a child says is heard as from a stranger: its result and its failure are checked and bounded,
 its requests are done by the run's side, a few at a time. An attempt that cannot be kept apart as
@@ -66,9 +67,10 @@ class Processes:
             failure = failure_of(IsolationMissing(missing))
             self._loop.call_soon(self._watching.ended, run, None, failure)
             return
-        child = self._nursery.take(run.lane.agent.capability)
+        tenant = None if "fresh" in demand.require else run.tenant
+        child = self._nursery.take(run.lane.agent.capability, tenant)
         if child is None:
-            run.task = self._group.create_task(self._wait(run, payload))
+            run.task = self._group.create_task(self._wait(run, payload, tenant))
         else:
             self._begin(run, child, payload, waited=False)
 
@@ -94,9 +96,9 @@ class Processes:
     def close(self) -> None:
         """The children are the nursery's."""
 
-    async def _wait(self, run: Run, payload: bytes | Raw) -> None:
+    async def _wait(self, run: Run, payload: bytes | Raw, tenant: str | None) -> None:
         try:
-            child = await self._nursery.wait(run.lane.agent.capability)
+            child = await self._nursery.wait(run.lane.agent.capability, tenant)
         except asyncio.CancelledError:
             if run.stop is None:
                 raise  # the host itself is ending

@@ -14,9 +14,10 @@ from callboard_config.section import Section, TenantName
 __all__ = ["IsolationSettings", "Layer", "TenantIsolation"]
 
 Layer = Literal[
-    "rlimits", "no_new_privs", "landlock", "seccomp", "cgroup", "uid", "namespaces", "disk"
+    "rlimits", "no_new_privs", "landlock", "seccomp", "cgroup", "uid", "namespaces", "disk", "fresh"
 ]
-"""What stands between a child process and its host; `callboard doctor` says which this one has."""
+"""What stands between a child process and its host; `callboard doctor` says which this one has.
+`fresh`: between a task and those before it, a process of its own."""
 
 Layers = Annotated[tuple[Layer, ...], Field(strict=False)]
 Least = Literal["inline", "process"]

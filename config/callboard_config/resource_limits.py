@@ -210,6 +210,11 @@ class AgentSettings(Section):
     """Child processes of an agent that are made ready before anybody asks for them; one costs a
     few MB until it is used, and a start without one a few milliseconds."""
 
+    tasks_per_child: Annotated[int, Field(ge=1, le=1_000_000)]
+    """Attempts of one tenant that a child process may run, one after the other; each finds in
+    memory what those before have left there. 1: each has a child of its own. Agents that may start
+    processes, and commands, always have 1."""
+
     memory_mb: Megabytes
     """MiB that a child process may take beyond what it was started with. A limit only: what is
     promised to an attempt is what its agent declares."""

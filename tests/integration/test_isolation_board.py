@@ -152,6 +152,25 @@ async def test_a_tenant_may_be_kept_apart_also_where_the_agent_is_not(
         assert apart != host
 
 
+async def test_a_child_runs_several_tasks_where_its_agent_and_its_tenant_allow_that(
+    nats: NatsServer, tmp_path: Path
+) -> None:
+    policy = '{"strict": {"require": ["fresh"]}}'
+    async with opened(nats, tmp_path, ISOLATION__TENANTS=policy) as (board, _):
+        found = [await (await board.submit("iso.kept", n)).result(30) for n in range(10)]
+        last = await board.submit("iso.kept", 10)
+        assert await last.result(30) == [*range(11)]
+        status = await ask_status(board, last.id, board.options.tenant)
+        alone = [
+            await (await board.submit("iso.kept", n, tenant="strict")).result(30) for n in range(3)
+        ]
+    assert found == [[*range(n + 1)] for n in range(10)]
+    assert alone == [[0], [1], [2]]
+    assert isinstance(status, TaskView)
+    layers = {layer for layer, why in available().items() if not why}
+    assert {*status.layers} == layers - {"fresh"}
+
+
 async def test_a_layer_that_nobody_knows_is_refused_with_the_settings(
     nats: NatsServer, tmp_path: Path
 ) -> None:

@@ -27,6 +27,9 @@ from callboard_broker.errors import BadInput
         ({"read": ["srv"]}, "limits.read"),
         ({"read": ["/a\0b"]}, "limits.read"),
         ({"network": "yes"}, "limits.network"),
+        ({"tasks_per_child": 0}, "limits.tasks_per_child"),
+        ({"tasks_per_child": 2.0}, "limits.tasks_per_child"),
+        ({"tasks_per_child": 2, "processes": 2}, "limits.tasks_per_child"),
     ],
 )
 def test_a_wrong_limit_is_refused_by_its_name(given: dict[str, Any], field: str):
@@ -66,3 +69,25 @@ def test_a_command_has_one_process_more_for_the_one_that_starts_it():
     own = command_agent("b", ["true"], limits=Limits(processes=1))
     options = HostOptions(url="nats://x", limits=limits)
     assert [plan.grant.processes for plan in cell_plans([plain, own], options)] == [11, 2]
+
+
+def test_a_child_runs_several_tasks_only_where_it_can_start_no_process():
+    limits = ChildLimits(tasks_per_child=10)
+    several = Limits(processes=4)
+    agents = [
+        agent("a", isolation="process")(_nothing),
+        agent("b", isolation="process", limits=Limits(tasks_per_child=3))(_nothing),
+        agent("c", isolation="process", limits=several)(_nothing),
+        command_agent("d", ["true"]),
+    ]
+    plans = cell_plans(agents, HostOptions(url="nats://x", limits=limits))
+    assert [plan.tasks_per_child for plan in plans] == [10, 3, 1, 1]
+    assert cell_plans(agents[:1], HostOptions(url="nats://x"))[0].tasks_per_child == 1
+
+
+def test_a_command_is_started_anew_for_each_task():
+    with pytest.raises(BadInput, match="started for each attempt anew"):
+        command_agent("d", ["true"], limits=Limits(tasks_per_child=2))
+
+
+def _nothing() -> None: ...

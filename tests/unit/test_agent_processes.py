@@ -351,6 +351,27 @@ def test_a_cancelled_child_is_asked_first_and_one_without_a_lease_is_killed():
     run_test(test)
 
 
+def test_a_child_is_taken_for_its_tenant_unless_that_wants_each_task_alone():
+    async def test() -> None:
+        strict = Demand(process=True, require=frozenset({"fresh"}))
+        async with desk(Policy(tenants={"acme": strict})) as (made, nursery, _):
+            for tenant in ("acme", "other"):
+                child = nursery.put(ScriptedChild())
+                made.start(tenant=tenant)
+                child.end(Ending(result=b"1"))
+                await made.end()
+            waited = made.start(tenant="other")
+            await nursery.asked.wait()
+            child = nursery.put(ScriptedChild())
+            await child.started.wait()
+            child.end(Ending(result=b"1"))
+            await made.end()
+            assert waited.tenant == "other"
+            assert nursery.tenants == [None, "other", "other", "other"]
+
+    run_test(test)
+
+
 def test_a_task_whose_tenant_requires_more_than_there_is_runs_nowhere():
     async def test() -> None:
         strict = Demand(process=True, require=frozenset({"seccomp", "landlock"}))

@@ -61,7 +61,7 @@ def test_the_packaged_yaml_gives_every_setting_a_default():
     settings = load_settings()
     rows = {row.key: row for row in describe(settings)}
     assert {LEASE, "budgets.tenants", "agents.drain_seconds", "pools"} <= rows.keys()
-    assert len(rows) == 104
+    assert len(rows) == 105
     assert all(row.origin.startswith("default (") for row in rows.values())
     assert (settings.nats.url, settings.lease.lease_seconds) == (None, 20.0)
     assert settings.workflow.max_items == 10_000

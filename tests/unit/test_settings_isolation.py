@@ -56,7 +56,7 @@ def test_what_cannot_be_demanded_is_refused_by_name(isolation: dict[str, object]
 def test_the_limits_of_a_child_process_are_within_bounds():
     agents = load_settings().agents
     assert (agents.memory_mb, agents.processes, agents.cpu_seconds) == (1024, 1, None)
-    for key in ("memory_mb", "disk_mb", "output_mb", "files", "processes"):
+    for key in ("memory_mb", "disk_mb", "output_mb", "files", "processes", "tasks_per_child"):
         with pytest.raises(SettingsError) as refused:
             load_settings(overrides={f"agents.{key}": 0})
         assert refused.value.key == f"agents.{key}"

@@ -30,7 +30,8 @@ __all__ = [
 START, ANSWER, REFUSE, CANCEL = 1, 2, 3, 4
 """To a child: its task, the answer to what it asked, or why there is none; that it shall stop."""
 TOLD, ASKED, RESULT, FAILED = 5, 6, 7, 8
-"""From a child: what needs no answer, what needs one, and its end."""
+"""From a child: what needs no answer, what needs one, and its end. The number of a result is 1 if
+the child can take another task."""
 
 HEAD = struct.Struct("!IBI")
 _SIZE = struct.Struct("!I")

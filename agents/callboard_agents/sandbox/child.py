@@ -1,4 +1,5 @@
-"""A child's whole life: it enters its layers, waits for its one task, runs it, and exits.
+"""A child's whole life: it enters its layers, waits for its task, runs it, and exits; where its
+agent allows that, it runs further tasks of the same tenant before.
 
 What it inherits is closed but for the socket to its host. A layer that the host promised and that
 cannot be entered ends it before its task: it says so and never runs the handler.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -21,9 +23,9 @@ from callboard_agents.results import encode_result
 from callboard_agents.sandbox.breaches import breach_of
 from callboard_agents.sandbox.cells import Cell
 from callboard_agents.sandbox.channel import FAILED, RESULT, START, frame, join
-from callboard_agents.sandbox.grant import CellPlan, TaskHeader
+from callboard_agents.sandbox.grant import TIRED_CPU_S, CellPlan, TaskHeader
 from callboard_agents.sandbox.landlock import restrict_to
-from callboard_agents.sandbox.remote import LOGGED, ChildContext, Remote
+from callboard_agents.sandbox.remote import LOGGED, ChildContext, Remote, capture
 from callboard_agents.sandbox.rlimits import MIB, limit_cpu
 from callboard_agents.sandbox.seccomp import Filter
 from callboard_agents.sandbox.stage import run_command
@@ -46,7 +48,7 @@ class Birth:
     """What a keeper gives its child. start: calls the agent's handler, through its middleware;
     None: it is a command. is_async: that returns a coroutine. calls: the filter of system calls.
     remote: the host at the other end of descriptor 3, with a loop if it needs one. turns: of the
-    CPU, once it is ready. keeper: the parent's pid."""
+    CPU, once it is ready. environment: of each task. keeper: the parent's pid."""
 
     start: Callable[[msgspec.Raw, Context], Any] | None
     is_async: bool
@@ -55,6 +57,7 @@ class Birth:
     calls: Filter | None
     remote: Remote
     turns: Turns
+    environment: dict[str, str]
     keeper: int
 
 
@@ -84,23 +87,49 @@ def _live(birth: Birth) -> int:
         if birth.calls is not None:
             birth.calls.enter(os.getpid())
     except OSError as error:
-        failure = Failure("IsolationMissing", f"a layer of isolation failed: {error}")
-        os.write(CHANNEL, frame(FAILED, 0, encode(failure)))
+        missing = Failure("IsolationMissing", f"a layer of isolation failed: {error}")
+        os.write(CHANNEL, frame(FAILED, 0, encode(missing)))
         return 1
     remote = birth.remote
     warm_up(remote)
     birth.turns.ask()
-    header, payload = remote.await_task()
-    if header.level != LOGGED:
-        logging.getLogger().setLevel(header.level)
-    gc.enable()
-    data, failure_found = _run(birth, header, payload)
-    if failure_found is not None:
-        remote.say(FAILED, encode(failure_found))
-    else:
-        remote.say(RESULT, data or b"null")
+    level = LOGGED
+    left = birth.plan.tasks_per_child
+    while left:
+        header, payload = remote.await_task()
+        if header.level != level:
+            level = header.level
+            logging.getLogger().setLevel(level)
+        gc.enable()
+        data, failure = _run(birth, header, payload)
+        left = left - 1 if left > 1 and failure is None and remote.is_idle() else 0
+        if failure is not None:
+            remote.say(FAILED, encode(failure))
+        else:
+            remote.say(RESULT, data or b"null", goes_on=left > 0)
+        if left:
+            _tidy(birth)
     remote.await_end()
     return 0
+
+
+def _tidy(birth: Birth) -> None:
+    """Make ready for another task of the same tenant, but for what handlers keep in memory. The
+    folder is as the keeper would leave it; where it cannot be, this process ends."""
+    try:
+        birth.cell.empty()
+    except OSError:
+        raise SystemExit from None
+    os.umask(0o077)
+    if os.environ != birth.environment:
+        os.environ.clear()
+        os.environ.update(birth.environment)
+    limit_cpu(birth.plan.grant, used=time.process_time(), most_used=_most_used(birth.plan))
+    capture(birth.remote)
+
+
+def _most_used(plan: CellPlan) -> int:
+    return TIRED_CPU_S if plan.tasks_per_child > 1 else 0
 
 
 def _enter(birth: Birth) -> None:
@@ -109,7 +138,7 @@ def _enter(birth: Birth) -> None:
     os.setpgid(0, 0)
     if cell.group is None:
         os.nice(NICER)  # else its group has a weight
-    limit_cpu(birth.plan.grant)
+    limit_cpu(birth.plan.grant, most_used=_most_used(birth.plan))
     if cell.uid is not None:
         os.setresuid(cell.uid, cell.uid, cell.uid)
     die_with_parent(birth.keeper)

@@ -11,7 +11,11 @@ from msgspec import UNSET, Raw, UnsetType
 from callboard_agents.command import Command
 from callboard_broker.wire import Failure, Usage
 
-__all__ = ["CellPlan", "Ending", "Grant", "Heard", "TaskHeader", "Usage"]
+__all__ = ["TIRED_CPU_S", "CellPlan", "Ending", "Grant", "Heard", "TaskHeader", "Usage"]
+
+TIRED_CPU_S = 1
+"""A child that has used so many seconds of CPU runs no other task. The kernel counts its limit from
+its birth: a task in other hands may so exceed its own by this much and no more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +43,8 @@ class CellPlan:
     read: paths that they may read (and run), beside Python's own and those of the agents' modules.
     network: whether they may open connections. command: what is run instead of the agent's handler;
     it reads less: the system's programs, Python's, and its own paths. middleware: where the host's
-    own is, outermost first.
+    own is, outermost first. tasks_per_child: attempts of one tenant that a child may run, one after
+    the other.
     """
 
     capability: str
@@ -50,6 +55,7 @@ class CellPlan:
     network: bool = False
     command: Command | None = None
     middleware: tuple[str, ...] = ()
+    tasks_per_child: int = 1
 
 
 class TaskHeader(msgspec.Struct, frozen=True, omit_defaults=True):

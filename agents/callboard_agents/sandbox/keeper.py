@@ -122,6 +122,7 @@ class _Keeper:
             calls=keeping.calls,
             remote=remote,
             turns=Turns(_SHORT_TURN_MS, nice=nice if cell.group is not None else nice + NICER),
+            environment=dict(os.environ),
             keeper=os.getpid(),
         )
 

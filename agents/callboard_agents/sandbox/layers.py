@@ -30,8 +30,10 @@ LAYERS = (
     "uid",
     "namespaces",
     "disk",
+    "fresh",
 )
-"""disk: a file system of bounded size for the child's files."""
+"""disk: a file system of bounded size for the child's files. fresh: the child has run nothing
+before."""
 
 _SECONDS = 20.0
 
@@ -62,6 +64,7 @@ def probe() -> dict[str, str]:
         "uid": _uid,
         "namespaces": lambda: leave(network=False),
         "disk": _disk,
+        "fresh": _nothing,
     }
     return {layer: _reason(tried[layer]) for layer in LAYERS}
 
@@ -85,7 +88,7 @@ def _reason(enter: Callable[[], None]) -> str:
 
 
 def _nothing() -> None:
-    """Every Unix has them."""
+    """Every Unix has it."""
 
 
 def _landlock() -> None:

@@ -1,4 +1,5 @@
-"""The host's side of its child processes: prepared ahead of time, each for exactly one task.
+"""The host's side of its child processes: prepared ahead of time, each for one task, or for tasks of
+one tenant where its agent allows that.
 
 The zygote forks a keeper for each cell, the keeper its children one after the other; with each of
 them the host talks over a socket of its own.
@@ -24,6 +25,7 @@ __all__ = ["Nursery"]
 _MESSAGE = 64 * 1024
 _SHORT = 256
 _OUTCOMES_WAY_S = 0.005
+_IDLE_S = 10.0  # that a process waits for another task of its tenant
 _LOG = logging.getLogger("callboard.host")
 
 
@@ -33,6 +35,7 @@ class _Cell:
 
     def __init__(self, nursery: Nursery, number: int, line: socket.socket) -> None:
         self.layers = nursery.sorted_layers
+        self.used_layers = tuple(layer for layer in self.layers if layer != "fresh")
         self.plan = nursery.plans[number]
         self.number = number
         self.child: Child | None = None
@@ -73,6 +76,11 @@ class _Cell:
         pause = _OUTCOMES_WAY_S if self._nursery.has_plenty(self.number) else 0
         self._loop.call_later(pause, self.end, child)
 
+    def keep(self, child: Child) -> None:
+        """See `prepared.Cell`."""
+        self.child = child
+        self._nursery.keep(child, self)
+
     def close(self) -> None:
         """Its keeper sees that, and ends with its child."""
         self._loop.remove_reader(self._line)
@@ -111,6 +119,16 @@ class _Cell:
                 child.gone(Report(*GONE.unpack(data)))
 
 
+class _Waiting:
+    """Somebody who waits for a child. tenant: as of `Nursery.take`."""
+
+    __slots__ = ("child", "tenant")
+
+    def __init__(self, tenant: str | None) -> None:
+        self.tenant = tenant
+        self.child: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
+
+
 class Nursery:
     """Prepared children by capability. layers: those that its children really have.
 
@@ -130,7 +148,9 @@ class Nursery:
         self._control = control
         self._index = {plan.capability: number for number, plan in enumerate(plans)}
         self._ready: list[deque[Child]] = [deque() for _ in plans]
-        self._waiting: list[deque[asyncio.Future[Child]]] = [deque() for _ in plans]
+        self._kept: list[dict[str, list[Child]]] = [{} for _ in plans]
+        self._idle: list[dict[Child, asyncio.TimerHandle]] = [{} for _ in plans]  # oldest first
+        self._waiting: list[deque[_Waiting]] = [deque() for _ in plans]
         self._coming = [0] * len(self.plans)
         self._at_once = len(os.sched_getaffinity(0))
         self._cells_left = [plan.slots + plan.spares for plan in plans]
@@ -140,42 +160,52 @@ class Nursery:
             self._fill(number)
         asyncio.get_running_loop().add_reader(control, self._read)
 
-    def take(self, capability: str) -> Child | None:
+    def take(self, capability: str, tenant: str | None = None) -> Child | None:
         """Return a prepared child, which is then the caller's; None: none is ready.
 
-        Raises `ConnectionResetError` once the zygote has died.
+        tenant: whose task it is, if that may run where another of the same tenant has run, and
+        another may run after it. Raises `ConnectionResetError` once the zygote has died.
         """
         plan = self._index[capability]
         if self.over.is_set():
             raise ConnectionResetError("the process that starts children has died")
+        if tenant is not None and tenant in self._kept[plan]:
+            child = self._kept[plan][tenant][-1]  # whose memory is the warmest
+            self._unkeep(child, plan)
+            return child
         if not self._ready[plan]:
             return None
         child = self._ready[plan].popleft()
+        child.tenant = tenant
         self._fill(plan)
         return child
 
-    async def wait(self, capability: str) -> Child:
+    async def wait(self, capability: str, tenant: str | None = None) -> Child:
         """Return a prepared child as soon as there is one. First come, first served.
 
-        Raises `ConnectionResetError` once the zygote has died.
+        tenant: as of `take`. Raises `ConnectionResetError` once the zygote has died.
         """
-        child = self.take(capability)
+        child = self.take(capability, tenant)
         if child is not None:
             return child
         plan = self._index[capability]
-        future: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
-        self._waiting[plan].append(future)
+        waiting = _Waiting(tenant)
+        self._waiting[plan].append(waiting)
         self._fill(plan)
         try:
-            return await future
+            return await waiting.child
         except asyncio.CancelledError:
+            future = waiting.child
             if future.done() and not future.cancelled() and future.exception() is None:
-                self._offer(plan, future.result())
+                self._give_back(plan, future.result())
             raise
 
     def close(self) -> None:
         """Read nothing more from the zygote, and let go of every child; none of them lives on."""
         asyncio.get_running_loop().remove_reader(self._control)
+        for idle in self._idle:
+            for timer in idle.values():
+                timer.cancel()
         cells, self._cells = self._cells, []
         for cell in cells:
             cell.close()
@@ -207,9 +237,24 @@ class Nursery:
 
     def forget(self, child: Child, plan: int) -> None:
         """It is gone, perhaps before it had a task."""
-        if child in self._ready[plan]:
+        if child in self._idle[plan]:
+            self._unkeep(child, plan)
+        elif child in self._ready[plan]:
             self._ready[plan].remove(child)
             _LOG.warning("a child process of %s ended before its task", child.plan.capability)
+
+    def keep(self, child: Child, cell: _Cell) -> None:
+        """It has run a task, and may run another of its tenant."""
+        plan = cell.number
+        for waiting in self._waiting[plan]:
+            if waiting.tenant == child.tenant and not waiting.child.done():
+                self._waiting[plan].remove(waiting)
+                waiting.child.set_result(child)
+                return
+        self._kept[plan].setdefault(child.tenant or "", []).append(child)
+        loop = asyncio.get_running_loop()
+        self._idle[plan][child] = loop.call_later(_IDLE_S, self._retire, child, plan)
+        self._fill(plan)
 
     # --
 
@@ -228,9 +273,24 @@ class Nursery:
             elif self._cells_left[plan]:
                 self._cells_left[plan] -= 1
                 self._tell({"keep": plan})
+            elif self._idle[plan]:
+                self._retire(next(iter(self._idle[plan])), plan)
+                continue  # it counts as coming
             else:
                 return
             self._coming[plan] += 1
+
+    def _retire(self, child: Child, plan: int) -> None:
+        """It is not kept any longer: it ends, and makes room for another."""
+        self._unkeep(child, plan)
+        child.kill()
+
+    def _unkeep(self, child: Child, plan: int) -> None:
+        self._idle[plan].pop(child).cancel()
+        tenant = child.tenant or ""
+        self._kept[plan][tenant].remove(child)
+        if not self._kept[plan][tenant]:
+            del self._kept[plan][tenant]
 
     def _tell(self, order: dict[str, int]) -> None:
         try:
@@ -256,18 +316,26 @@ class Nursery:
         """Give it to who waits longest, else keep it ready."""
         waiting = self._waiting[plan]
         while waiting:
-            future = waiting.popleft()
-            if not future.done():
-                future.set_result(child)
+            first = waiting.popleft()
+            if not first.child.done():
+                child.tenant = first.tenant
+                first.child.set_result(child)
                 return
         self._ready[plan].append(child)
+
+    def _give_back(self, plan: int, child: Child) -> None:
+        """Who waited for it does not want it any more."""
+        if child.past is None:
+            self._offer(plan, child)
+        else:
+            child.kill()
 
     def _died(self) -> None:
         self.over.set()
         self.close()
         for waiting in self._waiting:
             while waiting:
-                future = waiting.popleft()
+                future = waiting.popleft().child
                 if not future.done():
                     error = ConnectionResetError("the process that starts children has died")
                     future.set_exception(error)

@@ -1,7 +1,8 @@
 """One prepared child process, as its host sees it: good for one task.
 
 What it says is bounded before it is looked at, and its end is what the kernel reports, not what it
-says.
+says. Where its agent lets a process run several tasks, each of them has a `Child` of its own: what
+is said to one whose task is over reaches nobody.
 """
 
 from __future__ import annotations
@@ -34,7 +35,14 @@ from callboard_agents.sandbox.channel import (
     join,
     split,
 )
-from callboard_agents.sandbox.grant import CellPlan, Ending, Grant, Heard, TaskHeader
+from callboard_agents.sandbox.grant import (
+    TIRED_CPU_S,
+    CellPlan,
+    Ending,
+    Grant,
+    Heard,
+    TaskHeader,
+)
 from callboard_broker.wire import Failure, Usage, encode
 
 __all__ = ["Child", "Report"]
@@ -42,6 +50,8 @@ __all__ = ["Child", "Report"]
 _READ = 256 * 1024
 _SAID = 64 * 1024
 _MIB = 1024 * 1024
+_MOST_KEPT = 0.1  # of the memory that is granted, by a process that runs another task
+_RESET_PEAK = b"5"
 _LOG = logging.getLogger("callboard.host")
 
 
@@ -56,11 +66,24 @@ class Report:
     starved: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What a process has behind it before a task. tasks: those that it has run. cpu_s: what they
+    have used. memory_mb: what it has now; born_mb: what it had before the first."""
+
+    tasks: int
+    cpu_s: float
+    memory_mb: float
+    born_mb: float
+
+
 class Cell(Protocol):
-    """Where a child lives. resident_mb: what a child has before its task."""
+    """Where a child lives. layers, used_layers: of its first task, of further ones. resident_mb:
+    what a child has before its task."""
 
     plan: CellPlan
     layers: tuple[str, ...]
+    used_layers: tuple[str, ...]
 
     @property
     def resident_mb(self) -> float: ...
@@ -71,14 +94,22 @@ class Cell(Protocol):
     def end_soon(self, child: Child) -> None:
         """End it when that is in nobody's way."""
 
+    def keep(self, child: Child) -> None:
+        """Keep its process, which this child is now, for another task of its tenant."""
+
 
 class Child:
-    """One prepared process; good for one task."""
+    """One prepared process; good for one task. past: if it has run others. tenant: for whose tasks
+    alone its process is from now on; None: it runs no other."""
 
-    def __init__(self, cell: Cell, pid: int, channel: socket.socket) -> None:
-        self.layers = cell.layers
+    def __init__(
+        self, cell: Cell, pid: int, channel: socket.socket, past: Past | None = None
+    ) -> None:
+        self.layers = cell.layers if past is None else cell.used_layers
         self.plan = cell.plan
         self.pid = pid
+        self.past = past
+        self.tenant: str | None = None
         self._cell = cell
         self._channel = channel
         self._loop = asyncio.get_running_loop()
@@ -101,7 +132,9 @@ class Child:
         """Give it its task; `heard.ended` comes exactly once."""
         self._heard = heard
         self._begun = time.monotonic()
-        if self.plan.command is None:  # a program that is executed shares nothing with its parent
+        if self.past is not None:
+            self._had_mb = self.past.memory_mb
+        elif self.plan.command is None:  # a program that is executed shares nothing with its parent
             self._had_mb = self._cell.resident_mb
         self._loop.add_reader(self._channel, self._read)
         self._send(frame(START, 0, join(encode(task), payload)))
@@ -129,7 +162,8 @@ class Child:
 
     def resident_mb(self) -> float:
         """What it has now; 0 where that is not known."""
-        return _measured(self.pid, 0.0, 0.0).memory_mb
+        found = _figures(self.pid)
+        return 0.0 if found is None else found.peak_mb
 
     def gone(self, report: Report) -> None:
         """Its keeper has reaped it."""
@@ -139,8 +173,7 @@ class Child:
                 self._read()
         self._close()
         if self._heard is not None:
-            peak = max(0.0, report.peak_mb - self._had_mb)
-            usage = Usage(report.cpu_s, peak, time.monotonic() - self._begun)
+            usage = self._usage(report.cpu_s, report.peak_mb)
             self._heard.ended(self._ending(report, usage))
 
     def lost(self) -> None:
@@ -149,6 +182,11 @@ class Child:
         if self._heard is not None:
             why = "the process that starts children has died, and this one with it"
             self._heard.ended(Ending(failure=Failure("Crashed", why), layers=self.layers))
+
+    def _usage(self, cpu_s: float, peak_mb: float) -> Usage:
+        """Of this task, from what the kernel says of the whole process."""
+        used = cpu_s if self.past is None else max(0.0, cpu_s - self.past.cpu_s)
+        return Usage(used, max(0.0, peak_mb - self._had_mb), time.monotonic() - self._begun)
 
     def _ending(self, report: Report, usage: Usage) -> Ending:
         if self._result is not None and not self._killed:
@@ -215,7 +253,7 @@ class Child:
             return
         if verb == RESULT:
             self._result = body
-            self._last_word()
+            self._last_word(goes_on=number == 1)
         elif verb == FAILED:
             try:
                 self._failure = self._counted(msgspec.json.decode(body, type=Failure))
@@ -245,10 +283,11 @@ class Child:
         why = f"it had {count}, of the {failure.message.removeprefix(HELD)}"
         return Failure(failure.type, why)
 
-    def _last_word(self) -> None:
+    def _last_word(self, *, goes_on: bool = False) -> None:
         """It has said its end: nothing of it counts any more, and it is not waited for.
 
-        But for a command: what its processes have used is known when they are reaped.
+        But for a command: what its processes have used is known when they are reaped. goes_on: it
+        says that it can take another task.
         """
         if self.plan.command is not None:
             self._said = True
@@ -257,8 +296,11 @@ class Child:
         heard, self._heard = self._heard, None
         if heard is None:
             return
-        wall = time.monotonic() - self._begun
-        usage = _measured(self.pid, self._had_mb, wall)
+        found = _figures(self.pid)
+        if found is None:
+            usage = Usage(wall_s=time.monotonic() - self._begun)
+        else:
+            usage = self._usage(found.cpu_s, found.peak_mb)
         result = self._result if not self._killed else None
         failure = self._failure
         if result is None and failure is None:
@@ -266,7 +308,35 @@ class Child:
         try:
             heard.ended(Ending(result=result, failure=failure, usage=usage, layers=self.layers))
         finally:
-            self._cell.end_soon(self)
+            again = self._again(found) if goes_on and found is not None else None
+            if again is None:
+                self._cell.end_soon(self)
+            else:
+                self._cell.keep(again)
+
+    def _again(self, found: _Figures) -> Child | None:
+        """The same process for another task; None: this was its last, whatever it says."""
+        tasks = 1 if self.past is None else self.past.tasks + 1
+        born = self._had_mb if self.past is None else self.past.born_mb
+        most_mb = self.plan.grant.memory_mb
+        if (
+            self.tenant is None
+            or tasks >= self.plan.tasks_per_child
+            or self._killed
+            or self._over
+            or self._unsent
+            or found.threads > 1
+            or found.cpu_s >= TIRED_CPU_S
+            or (most_mb is not None and found.memory_mb - born > _MOST_KEPT * most_mb)
+            or not _reset_peak(self.pid)
+        ):
+            return None
+        self._over = True
+        self._loop.remove_reader(self._channel)
+        past = Past(tasks, found.cpu_s, found.memory_mb, born)
+        again = Child(self._cell, self.pid, self._channel, past)
+        again.tenant = self.tenant
+        return again
 
     def _too_long(self, verb: int, size: int) -> None:
         granted = self.plan.grant.output_mb
@@ -287,15 +357,45 @@ class Child:
             self._sent.set()
 
 
-def _measured(pid: int, resident_mb: float, wall: float) -> Usage:
-    """What a child that still lives has used, on the kernel's word."""
+@dataclass(frozen=True, slots=True)
+class _Figures:
+    """What a process has used, and has, on the kernel's word."""
+
+    cpu_s: float
+    peak_mb: float
+    memory_mb: float
+    threads: int
+
+
+def _figures(pid: int) -> _Figures | None:
+    """Of a child that still lives; None: it has been killed in this very moment."""
     try:
-        cpu = int(_read_all(f"/proc/{pid}/schedstat").split()[0]) / 1e9
-        peak = int(_read_all(f"/proc/{pid}/status").split(b"VmHWM:", 1)[1].split(None, 1)[0])
-    except (OSError, IndexError) as error:  # killed in this very moment
+        cpu_ns = int(_read_all(f"/proc/{pid}/schedstat").split()[0])
+        status = _read_all(f"/proc/{pid}/status")
+        peak = int(status.split(b"VmHWM:", 1)[1].split(None, 1)[0])
+        resident = int(status.split(b"VmRSS:", 1)[1].split(None, 1)[0])
+        threads = int(status.split(b"Threads:", 1)[1].split(None, 1)[0])
+    except (OSError, IndexError) as error:
         _LOG.debug("what process %d has used is not known: %s", pid, error)
-        return Usage(wall_s=wall)
-    return Usage(cpu, max(0.0, peak / 1024 - resident_mb), wall)
+        return None
+    return _Figures(cpu_ns / 1e9, peak / 1024, resident / 1024, threads)
+
+
+def _reset_peak(pid: int) -> bool:
+    """Have the kernel measure the peak of its memory from here on; False: it cannot be had."""
+    try:
+        descriptor = os.open(f"/proc/{pid}/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
+    except OSError as error:
+        _LOG.debug("the peak of process %d cannot be reset: %s", pid, error)
+        return False
+    try:
+        os.write(descriptor, _RESET_PEAK)
+    except OSError as error:  # it is gone in this moment
+        _LOG.debug("the peak of process %d cannot be reset: %s", pid, error)
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def _read_all(path: str) -> bytes:

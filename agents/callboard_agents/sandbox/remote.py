@@ -133,8 +133,7 @@ class Remote:
         return self._channel.fileno()
 
     def await_task(self) -> tuple[TaskHeader, bytes]:
-        """Wait for the one task, or for the rehearsal before it. An end of the channel ends the
-        child."""
+        """Wait for a task, or for the rehearsal before it. An end of the channel ends the child."""
         while not self._starts:
             data = self._channel.recv(_READ)
             if not data:
@@ -142,14 +141,20 @@ class Remote:
             for verb, _, body in self.frames.feed(data):
                 if verb == START:
                     self._starts.append(body)
+                    self.cancelled = False  # which the task before may have been, when it was over
                 elif verb == CANCEL:  # right behind it
                     self.cancelled = True
         header, payload = split(self._starts.pop(0))
         return msgspec.json.decode(header, type=TaskHeader), payload
 
-    def say(self, verb: int, data: bytes) -> None:
-        """Send the last word."""
-        self._say(frame(verb, 0, data))
+    def is_idle(self) -> bool:
+        """Whether nothing goes on that a handler has begun and left behind."""
+        loop = self.loop
+        return not self._asked and (loop is None or not asyncio.all_tasks(loop))
+
+    def say(self, verb: int, data: bytes, *, goes_on: bool = False) -> None:
+        """Send the last word. goes_on: another task may come."""
+        self._say(frame(verb, int(goes_on), data))
 
     def say_nothing(self) -> None:
         """Rehearse the last word."""
@@ -311,6 +316,11 @@ class _Channel:
         self._left = _LINES
         self._dropped = 0
 
+    def begin(self, remote: Remote) -> None:
+        """Tell this host, as many lines as a task has."""
+        self.remote = remote
+        self._left = _LINES
+
     def tell(self, text: str, **more: Any) -> None:
         """Tell a line, whatever stands in it."""
         if self.remote is None:
@@ -397,8 +407,9 @@ def prepare_logging() -> None:
 
 
 def capture(remote: Remote) -> None:
-    """In a keeper, for its children: what is printed and logged is told to the host by lines."""
-    _channel.remote = remote
+    """In a keeper for its children, and in a child for its next task: what is printed and logged is
+    told to the host by lines."""
+    _channel.begin(remote)
     sys.stdout, sys.stderr = (cast("TextIO", lines) for lines in _printed)
 
 

@@ -39,11 +39,18 @@ def limit_this_process(grant: Grant, *, has_bytes: int, tasks: int | None) -> No
         resource.setrlimit(name, (most, most))
 
 
-def limit_cpu(grant: Grant) -> None:
-    """Set this process's own limit of CPU seconds; it counts from the process's birth."""
+def limit_cpu(grant: Grant, *, used: float = 0.0, most_used: int = 0) -> None:
+    """Set the limit of CPU seconds of this process's task; the kernel counts from the process's
+    birth, in whole seconds.
+
+    used: seconds that tasks before have taken. most_used: how many that may be before the last
+    task, so that the limit can still be set for that one.
+    """
     if grant.cpu_seconds is not None:
-        seconds = math.ceil(grant.cpu_seconds)
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+        soft = math.ceil(grant.cpu_seconds + used)
+        resource.setrlimit(
+            resource.RLIMIT_CPU, (soft, math.ceil(grant.cpu_seconds) + most_used + 1)
+        )
 
 
 def user_tasks(grant: Grant) -> int:

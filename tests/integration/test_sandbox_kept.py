@@ -1,0 +1,202 @@
+"""Child processes that run several tasks of one tenant, where their agent allows that."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from callboard_agents.sandbox import CellPlan, Ending, Grant, Nursery, TaskHeader, open_nursery
+from callboard_agents.sandbox import nursery as nursery_module
+
+pytestmark = pytest.mark.timeout(60)
+
+AGENTS = Path(__file__).parent.parent / "kept_agents.py"
+
+
+class Heard:
+    """The end of one task."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.end: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+
+    def told(self, kind: str, data: bytes) -> None:
+        assert kind == "log"
+        self.lines.append(json.loads(data)["text"])
+
+    def asked(self, number: int, kind: str, data: bytes) -> None:
+        raise AssertionError((number, kind, data))
+
+    def ended(self, ending: Ending) -> None:
+        self.end.set_result(ending)
+
+
+@asynccontextmanager
+async def opened(
+    capability: str, tasks: int = 100, *, slots: int = 2, spares: int = 1, **grant: Any
+) -> AsyncIterator[Nursery]:
+    plan = CellPlan(
+        capability=capability,
+        grant=Grant(**grant),
+        slots=slots,
+        spares=spares,
+        tasks_per_child=tasks,
+    )
+    async with open_nursery(places=[str(AGENTS)], plans=[plan]) as nursery:
+        yield nursery
+
+
+async def run(
+    nursery: Nursery, capability: str, payload: Any = None, tenant: str | None = "acme"
+) -> Ending:
+    child = await nursery.wait(capability, tenant)
+    heard = Heard()
+    header = TaskHeader("1", 1, tenant or "acme", capability, 30.0)
+    child.start(header, json.dumps(payload).encode(), heard)
+    async with asyncio.timeout(20):
+        return await heard.end
+
+
+def result(ending: Ending) -> Any:
+    assert ending.failure is None, ending.failure
+    assert ending.result is not None
+    return json.loads(ending.result)
+
+
+async def test_tasks_of_one_tenant_share_a_process_and_those_of_another_never_see_it() -> None:
+    async with opened("kept.remember") as nursery:
+        first = await run(nursery, "kept.remember", "one")
+        second = await run(nursery, "kept.remember", "two")
+        other = await run(nursery, "kept.remember", "else", "emca")
+        third = await run(nursery, "kept.remember", "three")
+    words, pid = result(first)
+    assert words == ["one"]
+    assert result(second) == [["one", "two"], pid]
+    assert result(third) == [["one", "two", "three"], pid]
+    assert result(other)[0] == ["else"]
+    assert result(other)[1] != pid
+    assert "fresh" in first.layers
+    assert {*first.layers} - {*second.layers} == {"fresh"}
+    assert "fresh" in other.layers
+
+
+async def test_a_child_runs_no_more_tasks_than_its_agent_allows() -> None:
+    async with opened("kept.remember", tasks=3) as nursery:
+        counts = [len(result(await run(nursery, "kept.remember", "a"))[0]) for _ in range(7)]
+    assert counts == [1, 2, 3, 1, 2, 3, 1]
+
+
+async def test_a_tenant_that_wants_each_task_alone_gets_that() -> None:
+    async with opened("kept.remember") as nursery:
+        for _ in range(3):
+            ending = await run(nursery, "kept.remember", "alone", None)
+            assert result(ending)[0] == ["alone"]
+            assert "fresh" in ending.layers
+
+
+async def test_folder_environment_and_output_are_as_new_for_each_task() -> None:
+    async with opened("kept.leave") as nursery:
+        found = [result(await run(nursery, "kept.leave")) for _ in range(4)]
+        child = await nursery.wait("kept.leave", "acme")
+        heard = Heard()
+        child.start(TaskHeader("1", 1, "acme", "kept.leave", 30.0), b"null", heard)
+        result(await heard.end)
+    assert found == [found[0]] * 4, "in one process"
+    assert found[0][:4] == [[], True, None, "0o77"]
+    assert heard.lines == ["no end of the line"], "print reaches the host again"
+
+
+@pytest.mark.parametrize("how", ["raise", "thread", "cpu", "memory"])
+async def test_a_process_that_is_not_as_before_runs_no_other_task(how: str) -> None:
+    async with opened("kept.fail", memory_mb=256, cpu_seconds=1.0) as nursery:
+        good = result(await run(nursery, "kept.fail", ""))
+        assert result(await run(nursery, "kept.fail", "")) == good
+        ending = await run(nursery, "kept.fail", how)
+        if how == "raise":
+            assert ending.failure is not None
+            assert ending.failure.type == "ValueError"
+        else:
+            assert result(ending) == good
+        assert result(await run(nursery, "kept.fail", "")) != good
+
+
+async def test_a_coroutine_that_leaves_a_task_behind_is_the_last_of_its_process() -> None:
+    async with opened("kept.fail.async") as nursery:
+        good = result(await run(nursery, "kept.fail.async", ""))
+        assert result(await run(nursery, "kept.fail.async", "")) == good
+        assert result(await run(nursery, "kept.fail.async", "task")) == good
+        assert result(await run(nursery, "kept.fail.async", "")) != good
+
+
+async def test_each_task_is_told_its_own_use_of_memory_and_cpu() -> None:
+    async with opened("kept.spend", memory_mb=512) as nursery:
+        much = await run(nursery, "kept.spend", 60)
+        little = await run(nursery, "kept.spend", 10)
+        again = await run(nursery, "kept.spend", 30)
+    assert result(much) == result(little) == result(again)
+    for ending, megabytes in ((much, 60), (little, 10), (again, 30)):
+        assert megabytes * 0.9 < ending.usage.memory_mb < megabytes + 8
+        assert megabytes * 0.004 < ending.usage.cpu_s < megabytes * 0.005 + 0.2
+        assert ending.usage.wall_s >= ending.usage.cpu_s * 0.9
+
+
+async def test_a_task_that_is_cancelled_says_nothing_of_the_next() -> None:
+    async with opened("kept.wait") as nursery:
+        child = await nursery.wait("kept.wait", "acme")
+        heard = Heard()
+        child.start(TaskHeader("1", 1, "acme", "kept.wait", 30.0), b"0.0", heard)
+        _, pid = result(await heard.end)
+        child.cancel()  # too late: they reach nobody
+        child.kill()
+        child.answer(1, b"null")
+        assert result(await run(nursery, "kept.wait", 0.0)) == [False, pid]
+
+
+async def test_kept_processes_give_way_to_other_tenants() -> None:
+    async with opened("kept.remember", slots=2, spares=0) as nursery:
+        pids = {
+            result(await run(nursery, "kept.remember", "x", tenant))[1]
+            for tenant in ("a", "b", "c", "d")
+        }
+        assert len(pids) == 4, "with two cells"
+        words, _ = result(await run(nursery, "kept.remember", "y", "d"))
+        assert words == ["x", "y"], "the youngest is still there"
+
+
+async def test_one_that_waits_gets_the_process_of_its_tenant_as_soon_as_it_is_free() -> None:
+    async with opened("kept.wait", slots=1, spares=0) as nursery:
+        first = asyncio.create_task(run(nursery, "kept.wait", 0.2))
+        second = asyncio.create_task(run(nursery, "kept.wait", 0.0))
+        assert result(await first)[1] == result(await second)[1]
+
+
+async def test_a_process_waits_for_its_tenant_some_seconds_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(nursery_module, "_IDLE_S", 0.0)
+    async with opened("kept.remember") as nursery:
+        pid = result(await run(nursery, "kept.remember", "one"))[1]
+        async with asyncio.timeout(20):
+            while Path(f"/proc/{pid}").exists():
+                await asyncio.sleep(0.01)
+        assert result(await run(nursery, "kept.remember", "two"))[0] == ["two"]
+
+
+async def test_a_kept_process_that_dies_is_forgotten() -> None:
+    async with opened("kept.fail") as nursery:
+        first = result(await run(nursery, "kept.fail", ""))
+        await run(nursery, "kept.fail", "exit later")
+        async with asyncio.timeout(20):
+            while Path(f"/proc/{first}").exists():
+                await asyncio.sleep(0.01)
+        ending = await run(nursery, "kept.fail", "")
+        while ending.failure is not None:  # given it before its keeper's word was there
+            assert ending.failure.type == "Crashed"
+            ending = await run(nursery, "kept.fail", "")
+        assert result(ending) != first
