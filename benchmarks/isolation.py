@@ -3,9 +3,10 @@
     python benchmarks/isolation.py [--tasks 2000] [--rounds 3] [--json FILE]
 
 Router, ledger and one agent host are processes of their own; every layer of isolation that this
-machine offers is active. Rounds alternate between inline and process; medians are printed. One task
-in flight is measured with a pause between two, so that a prepared child waits, and back to back: at
-the poster, and of the first also at the host, from the task given to the child to its result read.
+machine offers is active. Kept children run further tasks of their tenant: they have every layer but
+`fresh`. Rounds alternate between the kinds; medians are printed. One task in flight is measured
+with a pause between two, so that a prepared child waits, and back to back: at the poster, and of
+the first also at the host, from the task given to the child to its result read.
 """
 
 from __future__ import annotations
@@ -31,7 +32,12 @@ from callboard_agents.sandbox import available
 
 PAUSE = 0.01  # seconds: time enough for a child to be made
 FIGURES = ("p50_ms", "p99_ms", "child_ms", "busy_p50_ms", "busy_p99_ms", "tasks_per_s")
-KINDS = {"inline": "bench.noop", "process": "bench.apart", "process, async": "bench.apart.async"}
+KINDS = {
+    "inline": "bench.noop",
+    "process": "bench.apart",
+    "process, async": "bench.apart.async",
+    "process, kept": "bench.apart.kept",
+}
 
 
 async def one_at_a_time(
