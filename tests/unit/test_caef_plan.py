@@ -104,6 +104,16 @@ def test_a_file_that_plans_nothing_says_what_to_write(tmp_path: Path, text: str)
         PlanAgent(story="x.md", root=tmp_path).run()
 
 
+def test_a_story_with_more_tasks_than_are_read_is_refused_and_not_cut(tmp_path: Path):
+    boxes = "\n".join(f"- [ ] task {number}" for number in range(500))
+    (tmp_path / "x.md").write_text(f"# A title\n\n## Tasks\n{boxes}\n\n")
+    with pytest.raises(BadInput, match="'tasks' has more than 500 lines; split the story"):
+        read_story(tmp_path / "x.md", inside=tmp_path)
+    notes = "word\n" * 900
+    (tmp_path / "x.md").write_text(f"# A title\n\n## Notes\n{notes}\n## Tasks\n{boxes}")
+    assert len(read_story(tmp_path / "x.md", inside=tmp_path).tasks) == 500
+
+
 def test_a_story_outside_of_the_project_is_not_read(project: Path):
     inner = project / "inner"
     inner.mkdir()

@@ -25,6 +25,7 @@ _ABOUT = re.compile(r"\(\s*AC\s*:?\s*#?\s*([\d,\s#]+)\)", re.IGNORECASE)
 _STATUS = re.compile(r"^\**Status\**\s*:\s*\**\s*([\w -]+)", re.IGNORECASE)
 _PATH = re.compile(r"`?((?:[\w@+.-]+/)*[\w@+-][\w@+.-]*\.\w{1,8})`?")
 _MAX_LINES = 500
+_COUNTED = ("acceptance criteria", "tasks", "file list")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,6 +65,10 @@ def read_story(path: Path, *, inside: Path) -> StoryFile:
         raise BadInput("story", f"{path}: {findings.found[0].message}")
     found = StoryFile(path=path, text=text)
     for section, lines in _sections(lines_of(text), found):
+        if len(lines) > _MAX_LINES and section.startswith(_COUNTED):
+            raise BadInput(
+                "story", f"{path}: {section!r} has more than {_MAX_LINES} lines; split the story"
+            )
         if section.startswith("acceptance criteria"):
             found.criteria += _items(lines)
         elif section.startswith("tasks"):
@@ -98,7 +103,7 @@ def _sections(text: str, found: StoryFile) -> Iterator[tuple[str, list[str]]]:
                 found.title = heading[2]
         elif status := _STATUS.match(line):
             found.status = found.status or status[1].strip()
-        elif len(lines) < _MAX_LINES:
+        elif len(lines) <= _MAX_LINES:  # one more says that there are too many
             lines.append(line)
     yield name, lines
 
