@@ -30,7 +30,7 @@ _STOPS = {
     "uid": "files and processes of other tasks and of the host",
     "namespaces": "the host's network and shared memory",
     "disk": "more files together than the grant, in a file system of its own",
-    "fresh": "what a task before has left in memory: a process for each, if agents reuse theirs",
+    "fresh": "what earlier tasks have left in memory (agents with tasks_per_child go without)",
 }
 
 
