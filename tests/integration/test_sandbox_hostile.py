@@ -263,6 +263,25 @@ async def test_a_process_that_was_detached_twice_does_not_outlive_its_task() -> 
             await asyncio.to_thread(_wait_gone, pidfd)
 
 
+async def test_a_child_that_ends_in_the_moment_it_is_ended_takes_nobody_along() -> None:
+    async with opened("hostile.sleep") as nursery:
+        child = await nursery.wait("hostile.sleep")
+        pidfd = os.pidfd_open(child.pid)
+        keeper = psutil.Process(child.pid).parent()
+        assert keeper is not None
+        keeper.suspend()  # it will hear of both at once
+        async with asyncio.timeout(20):
+            while keeper.status() != psutil.STATUS_STOPPED or not nursery.has_plenty(0):
+                await asyncio.sleep(0.01)
+        os.kill(child.pid, signal.SIGKILL)
+        child.kill()
+        await asyncio.to_thread(_wait_gone, pidfd)
+        keeper.resume()
+        for _ in range(3):  # every cell has a child again, and the zygote lives
+            async with asyncio.timeout(20):
+                await nursery.wait("hostile.sleep")
+
+
 async def test_threads_without_end_are_a_failure_of_their_own_task() -> None:
     needs("uid")
     async with opened("hostile.threads") as nursery:

@@ -130,13 +130,13 @@ class _Keeper:
         """Do what the host wants until it is gone."""
         self._make()
         while True:
-            for found, _ in self._poll.poll():
-                if found != _LINE:
-                    self._end(told=False)
-                elif not self._obey(self._line.recv(_ORDERS)):
-                    if self._pid:
-                        self._kill()
-                    return
+            ready = dict(self._poll.poll())
+            if self._pidfd in ready:  # first: what is wanted at the same moment finds it gone
+                self._end(told=False)
+            if _LINE in ready and not self._obey(self._line.recv(_ORDERS)):
+                if self._pid:
+                    self._kill()
+                return
 
     def _obey(self, order: bytes) -> bool:
         if self._pid and order != Order.MAKE:
