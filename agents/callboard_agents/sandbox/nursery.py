@@ -1,5 +1,5 @@
-"""The host's side of its child processes: prepared ahead of time, each for one task, or for tasks of
-one tenant where its agent allows that.
+"""The host's side of its child processes: prepared ahead of time, each for one task, or for tasks
+of one tenant where its agent allows that.
 
 The zygote forks a keeper for each cell, the keeper its children one after the other; with each of
 them the host talks over a socket of its own.
@@ -8,6 +8,7 @@ them the host talks over a socket of its own.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import os
@@ -18,7 +19,7 @@ from typing import Any
 
 from callboard_agents.sandbox.grant import CellPlan
 from callboard_agents.sandbox.line import BORN, GONE, Order
-from callboard_agents.sandbox.prepared import Child, Report
+from callboard_agents.sandbox.prepared import Child, Figures, Report
 
 __all__ = ["Nursery"]
 
@@ -48,11 +49,11 @@ class _Cell:
         self._loop.add_reader(line, self._read)
 
     @property
-    def resident_mb(self) -> float:
+    def newborn(self) -> Figures | None:
         """See `prepared.Cell`. Asked of the first child that is taken: all are alike."""
-        if self._nursery.resident_mb is None and self.child is not None:
-            self._nursery.resident_mb = self.child.resident_mb()
-        return self._nursery.resident_mb or 0.0
+        if self._nursery.newborn is None and self.child is not None:
+            self._nursery.newborn = self.child.figures()
+        return self._nursery.newborn
 
     def make(self) -> None:
         """Have the next child made; there must be none."""
@@ -113,9 +114,10 @@ class _Cell:
         else:
             child, self.child = self.child, None
             self._ending = False
-            self._nursery.gone(self)
             if child is not None:
                 self._nursery.forget(child, self.number)
+            self._nursery.gone(self)
+            if child is not None:
                 child.gone(Report(*GONE.unpack(data)))
 
 
@@ -133,7 +135,7 @@ class Nursery:
     """Prepared children by capability. layers: those that its children really have.
 
     over: set when the zygote has ended by itself; every child has had its end before.
-    resident_mb: what a child has before its task, once known. base: the folder of its cells.
+    newborn: what a child has before its first task, once known. base: the folder of its cells.
     """
 
     def __init__(
@@ -141,7 +143,7 @@ class Nursery:
     ) -> None:
         self.layers = frozenset[str](told["ready"])
         self.sorted_layers = tuple(sorted(self.layers))
-        self.resident_mb: float | None = None
+        self.newborn: Figures | None = None
         self.base = ""
         self.over = asyncio.Event()
         self.plans = list(plans)
@@ -169,10 +171,12 @@ class Nursery:
         plan = self._index[capability]
         if self.over.is_set():
             raise ConnectionResetError("the process that starts children has died")
-        if tenant is not None and tenant in self._kept[plan]:
+        while tenant is not None and tenant in self._kept[plan]:
             child = self._kept[plan][tenant][-1]  # whose memory is the warmest
             self._unkeep(child, plan)
-            return child
+            if child.is_silent():
+                return child
+            child.kill()
         if not self._ready[plan]:
             return None
         child = self._ready[plan].popleft()
@@ -196,7 +200,9 @@ class Nursery:
             return await waiting.child
         except asyncio.CancelledError:
             future = waiting.child
-            if future.done() and not future.cancelled() and future.exception() is None:
+            if waiting in self._waiting[plan]:
+                self._waiting[plan].remove(waiting)
+            elif not future.cancelled() and future.exception() is None:
                 self._give_back(plan, future.result())
             raise
 
@@ -246,7 +252,8 @@ class Nursery:
     def keep(self, child: Child, cell: _Cell) -> None:
         """It has run a task, and may run another of its tenant."""
         plan = cell.number
-        for waiting in self._waiting[plan]:
+        # Who waits longer comes first: for each of them a child is coming, or will be made.
+        for waiting in itertools.islice(self._waiting[plan], self._coming[plan] + 1):
             if waiting.tenant == child.tenant and not waiting.child.done():
                 self._waiting[plan].remove(waiting)
                 waiting.child.set_result(child)

@@ -45,13 +45,14 @@ from callboard_agents.sandbox.grant import (
 )
 from callboard_broker.wire import Failure, Usage, encode
 
-__all__ = ["Child", "Report"]
+__all__ = ["Child", "Figures", "Report"]
 
 _READ = 256 * 1024
 _SAID = 64 * 1024
 _MIB = 1024 * 1024
 _MOST_KEPT = 0.1  # of the memory that is granted, by a process that runs another task
 _RESET_PEAK = b"5"
+_CPU_OF_PROCESS = 2  # of all its threads: the clock in clock_getcpuclockid(3)
 _LOG = logging.getLogger("callboard.host")
 
 
@@ -69,24 +70,35 @@ class Report:
 @dataclass(frozen=True, slots=True)
 class Past:
     """What a process has behind it before a task. tasks: those that it has run. cpu_s: what they
-    have used. memory_mb: what it has now; born_mb: what it had before the first."""
+    have used. memory_mb: what it has now."""
 
     tasks: int
     cpu_s: float
     memory_mb: float
-    born_mb: float
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a process has used, and has, on the kernel's word. mapped_mb: of its address space,
+    which is what is limited."""
+
+    cpu_s: float
+    peak_mb: float
+    memory_mb: float
+    mapped_mb: float
+    threads: int
 
 
 class Cell(Protocol):
-    """Where a child lives. layers, used_layers: of its first task, of further ones. resident_mb:
-    what a child has before its task."""
+    """Where a child lives. layers, used_layers: of its first task, of further ones. newborn:
+    what a child has before its first task; None: that is not known."""
 
     plan: CellPlan
     layers: tuple[str, ...]
     used_layers: tuple[str, ...]
 
     @property
-    def resident_mb(self) -> float: ...
+    def newborn(self) -> Figures | None: ...
 
     def end(self, child: Child) -> None:
         """End it and all that it has started."""
@@ -135,7 +147,8 @@ class Child:
         if self.past is not None:
             self._had_mb = self.past.memory_mb
         elif self.plan.command is None:  # a program that is executed shares nothing with its parent
-            self._had_mb = self._cell.resident_mb
+            newborn = self._cell.newborn
+            self._had_mb = 0.0 if newborn is None else newborn.peak_mb
         self._loop.add_reader(self._channel, self._read)
         self._send(frame(START, 0, join(encode(task), payload)))
 
@@ -160,10 +173,19 @@ class Child:
             self._killed = True
             self._cell.end(self)
 
-    def resident_mb(self) -> float:
-        """What it has now; 0 where that is not known."""
-        found = _figures(self.pid)
-        return 0.0 if found is None else found.peak_mb
+    def is_silent(self) -> bool:
+        """Whether it lives and has said nothing since the task before."""
+        try:
+            self._channel.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            _LOG.debug("a child's channel: %s", error)
+        return False
+
+    def figures(self) -> Figures | None:
+        """What it has used and has now; None: it has been killed in this very moment."""
+        return _figures(self.pid)
 
     def gone(self, report: Report) -> None:
         """Its keeper has reaped it."""
@@ -314,26 +336,26 @@ class Child:
             else:
                 self._cell.keep(again)
 
-    def _again(self, found: _Figures) -> Child | None:
+    def _again(self, found: Figures) -> Child | None:
         """The same process for another task; None: this was its last, whatever it says."""
         tasks = 1 if self.past is None else self.past.tasks + 1
-        born = self._had_mb if self.past is None else self.past.born_mb
-        most_mb = self.plan.grant.memory_mb
+        newborn = self._cell.newborn
         if (
             self.tenant is None
+            or newborn is None
             or tasks >= self.plan.tasks_per_child
             or self._killed
             or self._over
             or self._unsent
             or found.threads > 1
             or found.cpu_s >= TIRED_CPU_S
-            or (most_mb is not None and found.memory_mb - born > _MOST_KEPT * most_mb)
+            or _keeps_much(newborn, found, self.plan.grant)
             or not _reset_peak(self.pid)
         ):
             return None
         self._over = True
         self._loop.remove_reader(self._channel)
-        past = Past(tasks, found.cpu_s, found.memory_mb, born)
+        past = Past(tasks, found.cpu_s, found.memory_mb)
         again = Child(self._cell, self.pid, self._channel, past)
         again.tenant = self.tenant
         return again
@@ -357,28 +379,24 @@ class Child:
             self._sent.set()
 
 
-@dataclass(frozen=True, slots=True)
-class _Figures:
-    """What a process has used, and has, on the kernel's word."""
-
-    cpu_s: float
-    peak_mb: float
-    memory_mb: float
-    threads: int
+def _keeps_much(newborn: Figures, found: Figures, grant: Grant) -> bool:
+    """Whether tasks have left so much that the next one would miss it."""
+    kept = max(found.memory_mb - newborn.memory_mb, found.mapped_mb - newborn.mapped_mb)
+    return grant.memory_mb is not None and kept > _MOST_KEPT * grant.memory_mb
 
 
-def _figures(pid: int) -> _Figures | None:
-    """Of a child that still lives; None: it has been killed in this very moment."""
+def _figures(pid: int) -> Figures | None:
     try:
-        cpu_ns = int(_read_all(f"/proc/{pid}/schedstat").split()[0])
+        cpu_s = time.clock_gettime(~pid << 3 | _CPU_OF_PROCESS)
         status = _read_all(f"/proc/{pid}/status")
+        mapped = int(status.split(b"VmSize:", 1)[1].split(None, 1)[0])
         peak = int(status.split(b"VmHWM:", 1)[1].split(None, 1)[0])
         resident = int(status.split(b"VmRSS:", 1)[1].split(None, 1)[0])
         threads = int(status.split(b"Threads:", 1)[1].split(None, 1)[0])
     except (OSError, IndexError) as error:
         _LOG.debug("what process %d has used is not known: %s", pid, error)
         return None
-    return _Figures(cpu_ns / 1e9, peak / 1024, resident / 1024, threads)
+    return Figures(cpu_s, peak / 1024, resident / 1024, mapped / 1024, threads)
 
 
 def _reset_peak(pid: int) -> bool:
