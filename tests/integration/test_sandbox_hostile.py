@@ -271,7 +271,7 @@ async def test_a_child_that_ends_in_the_moment_it_is_ended_takes_nobody_along() 
         assert keeper is not None
         keeper.suspend()  # it will hear of both at once
         async with asyncio.timeout(20):
-            while keeper.status() != psutil.STATUS_STOPPED or not nursery.has_plenty(0):
+            while keeper.status() != psutil.STATUS_STOPPED or not nursery.has_plenty(0):  # noqa: ASYNC110  it tells nobody
                 await asyncio.sleep(0.01)
         os.kill(child.pid, signal.SIGKILL)
         child.kill()

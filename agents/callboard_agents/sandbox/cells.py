@@ -6,6 +6,8 @@ cell is emptied by its keeper when its child is gone, with everything that was l
 
 from __future__ import annotations
 
+import errno
+import math
 import os
 import stat
 from collections.abc import Iterator
@@ -34,10 +36,14 @@ class Cell:
     ruleset: int | None
     disk: int | None
 
-    def empty(self) -> None:
-        """Remove what a child has left. No process of it lives, so nothing changes meanwhile."""
+    def empty(self, most: float = math.inf) -> None:
+        """Remove what a child has left. Nothing of it runs, so nothing changes meanwhile.
+
+        most: names in a folder, less one for each folder before. Raises `OSError` if there are more
+        or one cannot be removed; some are then gone.
+        """
         os.chmod(self.place, 0o700)  # it may have closed even that
-        _empty(self.place)
+        _empty(self.place, most)
 
     def prepare(self) -> None:
         """Make its folder the child's own."""
@@ -105,17 +111,18 @@ class Cells:
         return cell
 
 
-def _empty(root: str) -> None:
+def _empty(root: str, most: float) -> None:
     """Remove all that is in `root`, step by step and however deep: there may be no name for it that
     is short enough. Links are removed and never followed. This process is in `root` afterwards."""
     os.chdir(root)
     names: list[str] = []
-    left = [_remove_files()]
+    left = [_remove_files(most)]
     while True:
         if left[-1]:
             names.append(left[-1].pop())
             os.chdir(names[-1])
-            left.append(_remove_files())
+            most -= 1
+            left.append(_remove_files(most))
         elif names:
             os.chdir("..")
             os.rmdir(names.pop())
@@ -124,10 +131,13 @@ def _empty(root: str) -> None:
             return
 
 
-def _remove_files() -> list[str]:
+def _remove_files(most: float) -> list[str]:
     """Remove what is no folder here; return the folders, which a child may have closed to all."""
     folders = []
-    for name in os.listdir():
+    found = os.listdir()
+    if len(found) > most:
+        raise OSError(errno.ENOTEMPTY, "there is more than can be removed soon")
+    for name in found:
         if stat.S_ISDIR(os.lstat(name).st_mode):
             os.chmod(name, 0o700)
             folders.append(name)

@@ -41,6 +41,7 @@ REHEARSED = frame(START, 0, join(_SAMPLE, b'{"warm":[1,2.5,null]}'))
 CHANNEL = 3
 NICER = 5
 MOST_FILES = 1 << 16
+_FEW_FILES = 32  # are removed while an outcome waits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,30 +103,33 @@ def _live(birth: Birth) -> int:
             logging.getLogger().setLevel(level)
         gc.enable()
         data, failure = _run(birth, header, payload)
-        left = left - 1 if left > 1 and failure is None and remote.is_idle() else 0
+        goes_on = left > 1 and failure is None and remote.is_idle() and _tidied(birth)
+        left = left - 1 if goes_on else 0
         if failure is not None:
             remote.say(FAILED, encode(failure))
         else:
-            remote.say(RESULT, data or b"null", goes_on=left > 0)
-        if left:
-            _tidy(birth)
+            remote.say(RESULT, data or b"null", goes_on=goes_on)
+        del data, payload  # while it waits, and from the memory of the next task
+        if goes_on:
+            capture(remote)
     remote.await_end()
     return 0
 
 
-def _tidy(birth: Birth) -> None:
-    """Make ready for another task of the same tenant, but for what handlers keep in memory. The
-    folder is as the keeper would leave it; where it cannot be, this process ends."""
+def _tidied(birth: Birth) -> bool:
+    """Make ready for another task of the same tenant, but for what handlers keep in memory; whether
+    that was possible, and soon. It comes before the last word, which says so: a task that is given
+    to this process shall neither wait for it nor fail by it."""
     try:
-        birth.cell.empty()
-    except OSError:
-        raise SystemExit from None
+        birth.cell.empty(_FEW_FILES)
+        limit_cpu(birth.plan.grant, used=time.process_time(), most_used=_most_used(birth.plan))
+    except (OSError, ValueError, MemoryError):  # it has left too much, or no descriptor or limit
+        return False
     os.umask(0o077)
     if os.environ != birth.environment:
         os.environ.clear()
         os.environ.update(birth.environment)
-    limit_cpu(birth.plan.grant, used=time.process_time(), most_used=_most_used(birth.plan))
-    capture(birth.remote)
+    return True
 
 
 def _most_used(plan: CellPlan) -> int:

@@ -13,9 +13,11 @@ import logging
 import os
 import select
 import selectors
+import signal
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar, TypeVarTuple, cast
 
@@ -55,6 +57,7 @@ _READ = 32 * 1024  # for more, each child would have memory mapped and unmapped
 _NO_BOUND = 1 << 31
 _LINES = 20_000  # that a child says at the most; it counts the rest
 _LINE = 8192  # characters without an end of the line that are one all the same
+_TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 _SOON = 0.1  # seconds within which one sign of life is enough
 
 if TYPE_CHECKING:
@@ -69,6 +72,10 @@ class ChildLoop(asyncio.SelectorEventLoop):
 
     Threads wake it by a bell, an eventfd: a pair of sockets would cost every child 100 pages.
     """
+
+    _ready: deque[asyncio.Handle]  # its base's, as are the next two
+    _scheduled: list[asyncio.TimerHandle]
+    _selector: selectors.BaseSelector
 
     def __init__(self) -> None:
         self._bell = -1
@@ -91,6 +98,15 @@ class ChildLoop(asyncio.SelectorEventLoop):
         if bell != self._bell:
             self.expect(bell)
         return bell
+
+    def is_idle(self) -> bool:
+        """Whether nothing is left to be done: no task, callback, timer, or reader but the bell."""
+        handles = (*self._ready, *self._scheduled)
+        return (
+            all(each.cancelled() for each in handles)
+            and len(self._selector.get_map()) == 1
+            and not asyncio.all_tasks(self)
+        )
 
     def _rung(self) -> None:
         os.eventfd_read(self._bell)
@@ -149,8 +165,9 @@ class Remote:
 
     def is_idle(self) -> bool:
         """Whether nothing goes on that a handler has begun and left behind."""
-        loop = self.loop
-        return not self._asked and (loop is None or not asyncio.all_tasks(loop))
+        if self._asked or any(signal.getitimer(each)[0] for each in _TIMERS):
+            return False
+        return self.loop is None or self.loop.is_idle()
 
     def say(self, verb: int, data: bytes, *, goes_on: bool = False) -> None:
         """Send the last word. goes_on: another task may come."""
