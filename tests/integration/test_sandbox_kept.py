@@ -228,6 +228,27 @@ async def test_a_process_that_has_died_unnoticed_is_given_no_task() -> None:
         keeper.resume()
 
 
+async def test_a_child_that_is_lost_before_it_is_used_is_given_to_nobody() -> None:
+    async with opened("kept.remember", slots=1, spares=0) as nursery:
+        child = await nursery.wait("kept.remember")
+        keeper = psutil.Process(child.pid).parent()
+        assert keeper is not None
+        zygote = keeper.parent()
+        assert zygote is not None
+        child.kill()
+        async with asyncio.timeout(20):
+            while not nursery._empty[0]:  # noqa: ASYNC110  it tells nobody
+                await asyncio.sleep(0.01)
+        waiting = asyncio.create_task(nursery.wait("kept.remember"))
+        await asyncio.sleep(0)
+        line = nursery._cells[0]._line
+        assert select.select([line], [], [], 10)[0]  # a child is born, and not heard of yet
+        zygote.kill()
+        assert select.select([nursery._control], [], [], 10)[0]
+        with pytest.raises(ConnectionResetError):
+            await waiting
+
+
 async def test_what_a_process_says_after_its_result_is_no_result_of_the_next_task() -> None:
     async with opened("kept.fail") as nursery:
         assert result(await run(nursery, "kept.fail", "forge")) == "forged"

@@ -197,7 +197,7 @@ class Nursery:
         self._waiting[plan].append(waiting)
         self._fill(plan)
         try:
-            return await waiting.child
+            child = await waiting.child
         except asyncio.CancelledError:
             future = waiting.child
             if waiting in self._waiting[plan]:
@@ -205,6 +205,7 @@ class Nursery:
             elif not future.cancelled() and future.exception() is None:
                 self._give_back(plan, future.result())
             raise
+        return await self.wait(capability, tenant) if child.over else child
 
     def close(self) -> None:
         """Read nothing more from the zygote, and let go of every child; none of them lives on."""

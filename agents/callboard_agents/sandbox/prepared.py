@@ -173,6 +173,11 @@ class Child:
             self._killed = True
             self._cell.end(self)
 
+    @property
+    def over(self) -> bool:
+        """Whether it has ended, also between being given to somebody and being used."""
+        return self._over
+
     def is_silent(self) -> bool:
         """Whether it lives and has said nothing since the task before."""
         try:
