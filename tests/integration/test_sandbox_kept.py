@@ -186,7 +186,7 @@ async def test_who_waits_longer_is_not_passed_over_for_the_tenant_that_has_a_pro
     ended = []
 
     async def one(nursery: Nursery, tenant: str) -> None:
-        await run(nursery, "kept.wait", 0.1, tenant)
+        await run(nursery, "kept.wait", 0.3, tenant)
         ended.append(tenant)
 
     async with opened("kept.wait", slots=1, spares=0) as nursery, asyncio.TaskGroup() as group:

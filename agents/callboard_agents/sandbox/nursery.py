@@ -8,7 +8,6 @@ them the host talks over a socket of its own.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import logging
 import os
@@ -26,6 +25,7 @@ __all__ = ["Nursery"]
 _MESSAGE = 64 * 1024
 _SHORT = 256
 _OUTCOMES_WAY_S = 0.005
+_PATIENCE_S = 0.1  # in which another tenant's process may go to one of its own who came later
 _IDLE_S = 10.0  # that a process waits for another task of its tenant
 _LOG = logging.getLogger("callboard.host")
 
@@ -122,13 +122,15 @@ class _Cell:
 
 
 class _Waiting:
-    """Somebody who waits for a child. tenant: as of `Nursery.take`."""
+    """Somebody who waits for a child. tenant: as of `Nursery.take`. since: by the loop's clock."""
 
-    __slots__ = ("child", "tenant")
+    __slots__ = ("child", "since", "tenant")
 
     def __init__(self, tenant: str | None) -> None:
+        loop = asyncio.get_running_loop()
         self.tenant = tenant
-        self.child: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
+        self.since = loop.time()
+        self.child: asyncio.Future[Child] = loop.create_future()
 
 
 class Nursery:
@@ -253,14 +255,15 @@ class Nursery:
     def keep(self, child: Child, cell: _Cell) -> None:
         """It has run a task, and may run another of its tenant."""
         plan = cell.number
-        # Who waits longer comes first: for each of them a child is coming, or will be made.
-        for waiting in itertools.islice(self._waiting[plan], self._coming[plan] + 1):
+        loop = asyncio.get_running_loop()
+        for ahead, waiting in enumerate(self._waiting[plan]):
             if waiting.tenant == child.tenant and not waiting.child.done():
                 self._waiting[plan].remove(waiting)
                 waiting.child.set_result(child)
                 return
+            if ahead >= self._coming[plan] and loop.time() - waiting.since > _PATIENCE_S:
+                break  # for whoever has waited so long a child is coming, or is made now
         self._kept[plan].setdefault(child.tenant or "", []).append(child)
-        loop = asyncio.get_running_loop()
         self._idle[plan][child] = loop.call_later(_IDLE_S, self._retire, child, plan)
         self._fill(plan)
 
