@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from callboard_agents.agent import Agent
+from callboard_agents.child_limits import ChildLimits
 from callboard_agents.options import HostOptions
 from callboard_agents.sandbox import CellPlan, Grant
+from callboard_broker.errors import BadInput
 
 __all__ = ["cell_plans", "child_slots", "runs_in_children"]
 
@@ -56,5 +58,18 @@ def _plan(agent: Agent[..., Any], options: HostOptions, *, often: bool) -> CellP
         network=policy.network if said.network is None else said.network,
         command=command,
         middleware=options.middleware,
-        tasks_per_child=(said.tasks_per_child or limits.tasks_per_child) if most == 1 else 1,
+        tasks_per_child=_tasks_per_child(agent, limits, processes=most),
     )
+
+
+def _tasks_per_child(agent: Agent[..., Any], limits: ChildLimits, *, processes: int) -> int:
+    said = agent.limits.tasks_per_child
+    if processes == 1:
+        return said or limits.tasks_per_child
+    if (said or 1) > 1:
+        raise BadInput(
+            f"{agent.capability}.limits.tasks_per_child",
+            f"the settings let this agent be {processes} processes, and what it has started is "
+            "ended with each attempt: declare processes=1 beside it",
+        )
+    return 1

@@ -28,8 +28,8 @@ class Limits:
     any. read: absolute paths that it may read and run, beside Python's own and those of the
     agents' modules (a command: beside the system's and its own). network: whether it may open
     connections. tasks_per_child: attempts of one tenant that a child process may run, one after the
-    other; each finds in memory what those before have left there. 1: each has a child of its own.
-    Raises `BadInput` that names the field.
+    other; each finds in memory what those before have left there, and a child that has used a
+    second of CPU runs no other. 1: each has a child of its own. Raises `BadInput` that names the field.
     """
 
     cpu_seconds: float | None = None

@@ -212,8 +212,8 @@ class AgentSettings(Section):
 
     tasks_per_child: Annotated[int, Field(ge=1, le=1_000_000)]
     """Attempts of one tenant that a child process may run, one after the other; each finds in
-    memory what those before have left there. 1: each has a child of its own. Agents that may start
-    processes, and commands, always have 1."""
+    memory what those before have left there, and a child that has used a second of CPU runs no
+    other. 1: each has a child of its own. Agents that may start processes, and commands, have 1."""
 
     memory_mb: Megabytes
     """MiB that a child process may take beyond what it was started with. A limit only: what is

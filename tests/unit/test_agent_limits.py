@@ -85,6 +85,16 @@ def test_a_child_runs_several_tasks_only_where_it_can_start_no_process():
     assert cell_plans(agents[:1], HostOptions(url="nats://x"))[0].tasks_per_child == 1
 
 
+def test_settings_that_allow_processes_and_an_agent_that_keeps_its_child_disagree_aloud():
+    kept = agent("a", isolation="process", limits=Limits(tasks_per_child=3))(_nothing)
+    own = Limits(tasks_per_child=3, processes=1)
+    alone = agent("b", isolation="process", limits=own)(_nothing)
+    options = HostOptions(url="nats://x", limits=ChildLimits(processes=4))
+    assert cell_plans([alone], options)[0].tasks_per_child == 3
+    with pytest.raises(BadInput, match="declare processes=1 beside it"):
+        cell_plans([kept], options)
+
+
 def test_a_command_is_started_anew_for_each_task():
     with pytest.raises(BadInput, match="started for each attempt anew"):
         command_agent("d", ["true"], limits=Limits(tasks_per_child=2))
