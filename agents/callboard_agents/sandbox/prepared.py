@@ -163,6 +163,11 @@ class Child:
             self._killed = True
             self._cell.end(self)
 
+    @property
+    def busy(self) -> bool:
+        """Whether it has a task."""
+        return self._heard is not None
+
     def resident_mb(self) -> float:
         """What it has now; 0 where that is not known."""
         found = _figures(self.pid)
