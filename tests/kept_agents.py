@@ -26,7 +26,9 @@ def remember(word: str) -> list[Any]:
 @agent("kept.leave", isolation="process")
 def leave(_payload: object) -> list[Any]:
     """What is found, before as much as possible is left behind for the next."""
-    found = [sorted(os.listdir()), os.getcwd() == os.environ["HOME"], os.environ.get("LEFT")]
+    here = Path.cwd()
+    names = sorted(path.name for path in here.iterdir())
+    found = [names, str(here) == os.environ["HOME"], os.environ.get("LEFT")]
     mask = os.umask(0)
     Path("folder/below").mkdir(parents=True)
     Path("folder/below/file").write_text("secret")
@@ -34,7 +36,7 @@ def leave(_payload: object) -> list[Any]:
     os.chdir("/")
     os.environ["LEFT"] = "1"
     os.environ.pop("LANG")
-    print("no end of the line", end="")  # noqa: T201
+    print("no end of the line", end="")
     sys.stdout = sys.stderr = None
     return [*found, oct(mask), sorted(os.environ), os.getpid()]
 

@@ -183,7 +183,7 @@ async def test_a_process_waits_for_its_tenant_some_seconds_only(
     async with opened("kept.remember") as nursery:
         pid = result(await run(nursery, "kept.remember", "one"))[1]
         async with asyncio.timeout(20):
-            while Path(f"/proc/{pid}").exists():
+            while Path(f"/proc/{pid}").exists():  # noqa: ASYNC110, ASYNC240  it tells nobody
                 await asyncio.sleep(0.01)
         assert result(await run(nursery, "kept.remember", "two"))[0] == ["two"]
 
@@ -193,7 +193,7 @@ async def test_a_kept_process_that_dies_is_forgotten() -> None:
         first = result(await run(nursery, "kept.fail", ""))
         await run(nursery, "kept.fail", "exit later")
         async with asyncio.timeout(20):
-            while Path(f"/proc/{first}").exists():
+            while Path(f"/proc/{first}").exists():  # noqa: ASYNC110, ASYNC240  it tells nobody
                 await asyncio.sleep(0.01)
         ending = await run(nursery, "kept.fail", "")
         while ending.failure is not None:  # given it before its keeper's word was there

@@ -1,5 +1,5 @@
-"""The host's side of its child processes: prepared ahead of time, each for one task, or for tasks of
-one tenant where its agent allows that.
+"""The host's side of its child processes: prepared ahead of time, each for one task, or for tasks
+of one tenant where its agent allows that.
 
 The zygote forks a keeper for each cell, the keeper its children one after the other; with each of
 them the host talks over a socket of its own.
