@@ -17,18 +17,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-import psutil
-
 from callboard_agents.admission import Measured
 from callboard_agents.allocations import Need
 from callboard_agents.attempts import Attempts, Life
 from callboard_agents.clock import lease_now
 from callboard_agents.cpu_load import CpuLoad
+from callboard_agents.footprint import Footprint
 from callboard_agents.lifeline import Lifeline
 from callboard_agents.loops import loop_factory
 from callboard_agents.memory import free_memory_mb, total_memory_mb
 from callboard_agents.options import HostOptions
 from callboard_agents.pulse import Pulse
+from callboard_agents.sandbox.living import Living
 from callboard_broker.connection import open_link
 from callboard_broker.publisher import Publisher
 from callboard_broker.subjects import Subjects
@@ -38,7 +38,6 @@ from callboard_config.cpus import usable_cpus
 __all__ = ["Beats", "BeatsHeard", "Said"]
 
 _LAST_SECONDS = 2.0  # how long the final beat may take
-_MIB = 1024 * 1024
 _LOG = logging.getLogger("callboard.host")
 
 
@@ -66,12 +65,16 @@ class Said:
     key: str = ""
 
 
+def _nobody() -> None:
+    """A host without child processes."""
+
+
 class Beats:
     """The beats of one host. `start` and `stop` are called on the host's loop.
 
     says: what is offered at this moment, given what was measured; called from the thread of the
-    beats. lifeline: of a process that has a supervisor. last: the beat that was made last, for any
-    thread.
+    beats. lifeline: of a process that has a supervisor. living: the host's child processes; called
+    from that thread. last: the beat that was made last, for any thread.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Beats:
         heard: BeatsHeard,
         *,
         lifeline: Lifeline | None = None,
+        living: Callable[[], Living | None] = _nobody,
     ) -> None:
         self._options = options
         self._attempts = attempts
@@ -91,7 +95,8 @@ class Beats:
         self._heard = heard
         self._lifeline = lifeline
         self._subject = Subjects(options.prefix).beat(options.pool, options.name)
-        self._process = psutil.Process()
+        self._living = living
+        self._footprint = Footprint()
         self._node = socket.gethostname()
         self._thread = threading.Thread(target=self._run, name="callboard-beats", daemon=True)
         self._host_loop: asyncio.AbstractEventLoop | None = None
@@ -105,7 +110,6 @@ class Beats:
         """Begin to beat."""
         self._host_loop = asyncio.get_running_loop()
         self._pulse = Pulse(self._host_loop)
-        self._process.cpu_percent()  # the first call only takes the starting point
         self._thread.start()
 
     def soon(self) -> None:
@@ -202,6 +206,7 @@ class Beats:
         free_mb = free_memory_mb()
         load = self._load.look(time.monotonic())
         said = self._says(Measured(free_mb=free_mb, total_mb=self._total_mb, load=load))
+        cost = self._footprint.look(self._living())
         life, holds = self._attempts.snapshot()
         return life, Beat(
             host=self._options.name,
@@ -209,8 +214,8 @@ class Beats:
             pool=self._options.pool,
             offers=said.offers,
             holds=holds,
-            cpu=self._process.cpu_percent() / 100,
-            memory_mb=self._process.memory_info().rss / _MIB,
+            cpu=cost.cores,
+            memory_mb=cost.memory_mb,
             cpus=usable_cpus(),
             free_mb=free_mb,
             pid=os.getpid(),

@@ -38,6 +38,7 @@ from callboard_agents.payloads import Payloads
 from callboard_agents.reports import Reports
 from callboard_agents.resources import Resources
 from callboard_agents.running import Running
+from callboard_agents.sandbox.living import Living
 from callboard_agents.signer import Signer
 from callboard_agents.spawning import Children
 from callboard_agents.stagehand import Stagehand
@@ -199,7 +200,12 @@ class Host:
         await listen_for_stops(connection, subjects, options.pool, running)
         await Mailbox(connection, options, lanes, intake.take).open()
         self._beats = beats = Beats(
-            options, self.attempts, self._says, self, lifeline=self._lifeline
+            options,
+            self.attempts,
+            self._says,
+            self,
+            lifeline=self._lifeline,
+            living=self._living,
         )
         beats.start()
         finished = False
@@ -280,6 +286,9 @@ class Host:
         offers = [lane.offer(parts.get(lane.agent.capability, 0)) for lane in self._lanes]
         layers = () if self._nursery is None else tuple(sorted(self._nursery.layers))
         return Said(offers, self.resources.taken, layers, self._key)
+
+    def _living(self) -> Living | None:
+        return None if self._nursery is None else self._nursery.living()
 
     # -- what the resources tell; on the loop
 

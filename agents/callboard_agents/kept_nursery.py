@@ -14,6 +14,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
 from callboard_agents.sandbox import CellPlan, Child, Nursery, available, open_nursery
+from callboard_agents.sandbox.living import Living
 from callboard_broker.errors import CallboardError
 
 __all__ = ["KeptNursery", "Opens", "keep_nursery"]
@@ -50,6 +51,11 @@ class KeptNursery:
     def open(self) -> bool:
         """Whether there is a zygote now."""
         return self._nursery is not None
+
+    def living(self) -> Living | None:
+        """Return its processes at this moment; from any thread. None: there is no zygote."""
+        nursery = self._nursery
+        return None if nursery is None else nursery.living()
 
     def take(self, capability: str, tenant: str | None = None) -> Child | None:
         """Return a prepared child; None: wait for one. tenant: as of `Nursery.take`."""

@@ -29,7 +29,8 @@ class Limits:
     agents' modules (a command: beside the system's and its own). network: whether it may open
     connections. tasks_per_child: attempts of one tenant that a child process may run, one after the
     other; each finds in memory what those before have left there, and a child that has used a
-    second of CPU runs no other. 1: each has a child of its own. Raises `BadInput` that names the field.
+    second of CPU runs no other. 1: each has a child of its own. Raises `BadInput` that names the
+    field.
     """
 
     cpu_seconds: float | None = None

@@ -90,8 +90,8 @@ class HostMetrics(Collector):
             return
         gauges = {
             "running": ("Attempts that it has", len(beat.holds)),
-            "cpu_cores": ("Cores that its process uses", beat.cpu),
-            "memory_bytes": ("Resident memory of its process", beat.memory_mb * _MIB),
+            "cpu_cores": ("Cores that it uses, with its child processes", beat.cpu),
+            "memory_bytes": ("Memory that it has, with its child processes", beat.memory_mb * _MIB),
             "free_memory_bytes": ("Free memory of its machine or cgroup", beat.free_mb * _MIB),
             "allocated_cores": ("Cores promised to its attempts", beat.allocated_cpu),
             "allocated_bytes": ("Memory promised to its attempts", beat.allocated_mb * _MIB),

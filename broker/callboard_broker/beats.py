@@ -43,8 +43,8 @@ class Beat(msgspec.Struct, frozen=True, omit_defaults=True):
     """A host says, from outside its handlers' loop, that it lives and what it holds.
 
     incarnation: new at every start, and after every lease that the host let end.
-    cpu: cores in use by the host's process. memory_mb: its resident set. cpus: cores that it may
-    use. free_mb: memory that its machine or cgroup has left; 0: not known.
+    cpu: cores in use by the host, its child processes among it. memory_mb: what they have. cpus:
+    cores that it may use. free_mb: memory that its machine or cgroup has left; 0: not known.
     blocked: seconds for which the loop of its handlers has not answered.
     allocated_cpu (cores), allocated_mb: what its running attempts were promised.
     layers: what it can keep between itself and a handler in a child process.

@@ -34,8 +34,9 @@ class AgentView(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A host of agents, as its last beat had it. Times are Unix milliseconds.
 
     state: `here`, `silent` for more than 20 s, or `gone`, as somebody said. since: when its
-    incarnation was first heard. running: attempts. cpu, memory_mb: measured; cpus, free_mb: what
-    it may use and what is left; allocated_cpu, allocated_mb: promised to what runs.
+    incarnation was first heard. running: attempts. cpu (cores), memory_mb: measured, with its
+    child processes; cpus, free_mb: what it may use and what is left; allocated_cpu, allocated_mb:
+    promised to what runs.
     layers: of isolation. signs: it signs its outcomes. offers: its agents, with their versions and
     slots. at_once: by capability, so many attempts it has run at the same time, if asked for.
     """

@@ -26,8 +26,9 @@ class HostView(msgspec.Struct, frozen=True, omit_defaults=True):
     """A host as a candidate. node: its machine. capability: of its agent, perhaps a more general
     one than was asked for.
 
-    free: slots. cpus, cpu_used, cpu_promised: cores that it may use, that its process uses, and
-    that its attempts were promised. memory_free_mb, memory_promised_mb: likewise, in MiB.
+    free: slots. cpus, cpu_used, cpu_promised: cores that it may use, that it uses with its child
+    processes, and that its attempts were promised. memory_free_mb, memory_promised_mb: likewise,
+    in MiB.
     score: 0 to 1, of `parts`. short: what it lacks now. misfits: why it never fits.
     """
 

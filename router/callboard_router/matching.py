@@ -16,6 +16,7 @@ from callboard_broker.wire import Beat, Needs, Offer
 
 __all__ = ["check_needs", "fits", "is_too_small", "misfits", "shortage"]
 
+_OWN = 0.05  # of its cores that a host may take for itself; at 0.95 it starts nothing more
 _CACHED = 4096
 
 
@@ -67,14 +68,16 @@ def misfits(needs: Needs, beat: Beat, offer: Offer) -> list[str]:
 def shortage(needs: Needs, beat: Beat, offer: Offer, *, at_once: int = 1) -> str | None:
     """What the host is short of now, by its last beat: CPU or memory; None if it has enough.
 
+    A beat's CPU is the whole host's: what runs in its children, and the little that it takes to
+    run them, for which nobody shall wait.
     at_once: attempts that may take it: this one, and those on their way which no beat has shown.
     What the agent declares of itself counts where the task asks for nothing, as far as it is
     measured.
     """
     cpu = offer.cpu if needs.cpu is None else needs.cpu
-    if cpu is not None and beat.cpus > 0 and beat.cpus - beat.cpu < cpu * at_once:
-        free = max(0.0, beat.cpus - beat.cpu)
-        return f"cpu: {free:.3g} cores free, {_needs(cpu, at_once)}"
+    free = beat.cpus - beat.cpu
+    if cpu is not None and beat.cpus > 0 and free + _OWN * beat.cpus < cpu * at_once:
+        return f"cpu: {max(0.0, free):.3g} cores free, {_needs(cpu, at_once)}"
     memory = offer.memory_mb if needs.memory_mb is None else needs.memory_mb
     if memory is not None and beat.free_mb > 0 and beat.free_mb < memory * at_once:
         return f"memory_mb: {beat.free_mb:.0f} MB free, {_needs(memory, at_once)}"

@@ -5,23 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
-from callboard_agents import HostOptions, Limits, command_agent
-from callboard_agents.cell_plans import cell_plans
-from callboard_agents.sandbox import Ending, Nursery, TaskHeader, available, open_nursery
+from callboard_agents import Limits
 from callboard_broker.errors import BadInput
+from tests.one_command import MISSING, Heard, begin, failed, measured, needs, opened, run
 from tests.open_folders import PYTHON, open_folder, write_script
 
 pytestmark = pytest.mark.timeout(60)
-
-MISSING = [layer for layer, reason in available().items() if reason]
 
 FORGE = r"""
 import ctypes, os, struct, sys
@@ -57,58 +52,6 @@ sys.stderr.buffer.write(frame)
 def folder() -> Iterator[Path]:
     with open_folder() as found:
         yield found
-
-
-class Heard:
-    """What one child says, and its end."""
-
-    def __init__(self, until: bytes = b"") -> None:
-        self.told_of: list[tuple[str, Any]] = []
-        self.until = until
-        self.reached = asyncio.Event()
-        self.end: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
-
-    def told(self, kind: str, data: bytes) -> None:
-        self.told_of.append((kind, json.loads(data or b"null")))
-        if self.until and self.until in data:
-            self.reached.set()
-
-    def asked(self, number: int, kind: str, data: bytes) -> None:
-        raise AssertionError((number, kind, data))
-
-    def ended(self, ending: Ending) -> None:
-        if not self.end.done():  # a test that has failed closes what runs
-            self.end.set_result(ending)
-
-
-def opened(*words: str, folder: Path, **declared: Any) -> Any:
-    """A nursery of one command."""
-    command = command_agent("it", words, folder=folder, slots=1, **declared)
-    return open_nursery(places=[], plans=cell_plans([command], HostOptions(url="nats://nowhere")))
-
-
-async def begin(nursery: Nursery, heard: Heard, payload: Any = None) -> Any:
-    child = await nursery.wait("it")
-    child.start(TaskHeader("12", 2, "acme", "it", 30.0), json.dumps(payload).encode(), heard)
-    return child
-
-
-async def run(*words: str, folder: Path, payload: Any = None, **declared: Any) -> Ending:
-    async with opened(*words, folder=folder, **declared) as nursery:
-        heard = Heard()
-        await begin(nursery, heard, payload)
-        async with asyncio.timeout(30):
-            return await heard.end
-
-
-def failed(ending: Ending) -> tuple[str, str]:
-    assert ending.failure is not None, ending
-    return ending.failure.type, ending.failure.message
-
-
-def needs(*layers: str) -> None:
-    if missing := set(layers) & set(MISSING):
-        pytest.skip(f"this host lacks {', '.join(sorted(missing))}")
 
 
 async def test_a_bash_script_reads_json_and_prints_json(folder: Path):
@@ -202,12 +145,6 @@ async def test_what_it_prints_is_bounded_while_it_prints(folder: Path):
     kind, message = failed(ending)
     assert kind == "OutputExceeded"
     assert 2 <= measured(r"it had printed ([\d.]+) MiB, of 2 that are granted", message) < 3
-
-
-def measured(words: str, message: str) -> float:
-    found = re.fullmatch(words, message)
-    assert found is not None, message
-    return float(found[1])
 
 
 async def test_it_hears_its_cancellation_while_it_floods_standard_error(folder: Path):
@@ -329,40 +266,6 @@ async def test_what_the_layers_deny_to_a_command(folder: Path):
             ending = await heard.end
             assert ending.failure is not None, (text, ending)
             assert said in (ending.failure.trace or ""), text
-
-
-async def test_it_starts_no_more_processes_than_it_may(folder: Path):
-    needs("seccomp")
-    alone = await run("sh", "-c", "ls | cat", folder=folder, limits=Limits(processes=1))
-    assert "fork" in failed(alone)[1]
-    needs("uid")
-    many = "for n in 1 2 3 4 5 6 7 8 9; do sleep 20 & done; wait"
-    ending = await run("sh", "-c", many, folder=folder, limits=Limits(processes=4))
-    kind, message = failed(ending)
-    assert (kind, message.rpartition(": ")[2]) == ("CommandFailed", "Cannot fork")
-
-
-async def test_it_gets_no_more_cpu_and_disk_than_it_may(folder: Path):
-    spin = "while :; do :; done"
-    ending = await run("sh", "-c", spin, folder=folder, limits=Limits(cpu_seconds=1))
-    kind, message = failed(ending)
-    assert kind == "CpuExceeded"
-    assert 0.8 <= measured(r"([\d.]+) s of CPU, of 1 that are granted", message) < 3
-    fill = "exec head -c 9000000 /dev/zero > f"
-    ending = await run("sh", "-c", fill, folder=folder, limits=Limits(disk_mb=2))
-    kind, message = failed(ending)
-    assert kind in ("CommandFailed", "DiskExceeded")
-    if kind == "DiskExceeded":
-        assert measured(r"([\d.]+) MiB in one file, of 2 that are granted", message) == 2
-
-
-async def test_a_process_that_it_starts_gets_no_more_memory_than_it_may(folder: Path):
-    greedy = f"'{PYTHON}' -c 'bytearray(10**9)'; exit $?"
-    ending = await run("sh", "-c", greedy, folder=folder, memory_mb=60)
-    if "cgroup" in MISSING:
-        assert failed(ending) == ("CommandFailed", "sh exited with 1: MemoryError")
-    else:
-        assert failed(ending)[0] == "MemoryExceeded"
 
 
 async def test_what_is_declared_may_be_read(folder: Path):

@@ -99,6 +99,13 @@ def test_a_range_that_cannot_be_read_is_refused_at_the_door_by_its_field(version
     assert caught.value.field == "needs.version"
 
 
+def test_what_a_host_takes_to_run_a_task_does_not_make_the_next_one_wait():
+    one_runs = Beat("h", "h-1", "shared", cpus=2.0, cpu=1.06, free_mb=2000.0)
+    assert shortage(Needs(), one_runs, offer(cpu=1.0)) is None
+    more = Beat("h", "h-1", "shared", cpus=2.0, cpu=1.2, free_mb=2000.0)
+    assert shortage(Needs(), more, offer(cpu=1.0)) == "cpu: 0.8 cores free, needs 1"
+
+
 def test_a_range_that_passes_the_door_and_cannot_be_read_fits_nobody_and_says_so():
     needs = Needs(version=">=1..2")
     assert not fits(needs, BEAT, offer(version="1.5"))

@@ -1,8 +1,8 @@
-"""The limit that an error of a handler comes from, with what was measured of it.
+"""The limit that an error of a handler or the end of a command comes from, with what was measured.
 
-A child measures it itself, when its handler has ended; where nothing goes wrong nothing is
-measured. What the handler closed or removed on its way out is not there any more, and the message
-then says what is left.
+A child measures it itself, when its handler or its program has ended; where nothing goes wrong
+nothing is measured. What was closed or removed on the way out is not there any more, and the
+message then says what is left.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import signal
 
 from callboard_agents.sandbox.cells import Cell
 from callboard_agents.sandbox.grant import Grant
 from callboard_agents.sandbox.rlimits import MIB, THREADS
 from callboard_broker.wire import Failure
 
-__all__ = ["HELD", "breach_of", "disk_exceeded"]
+__all__ = ["HELD", "breach_of", "breach_of_end"]
 
 HELD = "the kernel held it to the "
 """How a failure begins whose count only the host can take."""
@@ -25,6 +26,8 @@ _MOST_ENTRIES = 10_000  # of a folder that are looked at
 _MOST_DESCRIPTORS = 1 << 16
 _MOST_STACK = 8 * MIB  # glibc's own where there is no limit is less
 _NEARLY = 0.9  # of a limit: so much of it is still there
+_TICKED = 0.5  # of the seconds of CPU: the limit is kept by a clock of ticks, which may be ahead
+_SHELLS = 128  # a shell's exit code for a signal that has ended what it ran: this and the signal
 
 
 def breach_of(error: BaseException, grant: Grant, cell: Cell) -> Failure | None:
@@ -36,7 +39,7 @@ def breach_of(error: BaseException, grant: Grant, cell: Cell) -> Failure | None:
     if not isinstance(error, OSError):
         return None
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return disk_exceeded(grant, cell, one_file=error.errno == errno.EFBIG)
+        return _disk_exceeded(grant, cell, one_file=error.errno == errno.EFBIG)
     if error.errno == errno.EMFILE:  # ENFILE: the whole machine has no more
         return _files_exceeded(grant)
     if error.errno == errno.EAGAIN:
@@ -46,7 +49,36 @@ def breach_of(error: BaseException, grant: Grant, cell: Cell) -> Failure | None:
     return None
 
 
-def disk_exceeded(grant: Grant, cell: Cell, *, one_file: bool) -> Failure:
+def breach_of_end(code: int, grant: Grant, cell: Cell) -> Failure | None:
+    """The failure that the end of a command's program stands for; None if no limit of a process or
+    of the folder was met that can be seen from outside.
+
+    code: what it exited with, or minus the signal that it died of. A signal of the kernel's own is
+    believed at once; where the program, such as a shell, passes on how another one ended, it is
+    looked at what that has used.
+    """
+    limit = grant.cpu_seconds
+    if limit is not None:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds = used.ru_utime + used.ru_stime
+        told = code == _SHELLS + signal.SIGXCPU and seconds >= _TICKED * limit
+        killed = code in (-signal.SIGKILL, _SHELLS + signal.SIGKILL) and seconds >= limit
+        if code == -signal.SIGXCPU or told or killed:
+            why = f"{seconds:.2f} s of CPU, of {limit:g} that are granted"
+            return Failure("CpuExceeded", why)
+    if code == -signal.SIGXFSZ:
+        return _disk_exceeded(grant, cell, one_file=True)
+    folder = _reachable(cell.place)
+    if folder is None:
+        return None
+    if cell.disk is not None and not os.statvfs(folder).f_bfree:
+        return _disk_exceeded(grant, cell, one_file=False)
+    if 0 < resource.getrlimit(resource.RLIMIT_FSIZE)[0] <= _sizes(folder)[1]:
+        return _disk_exceeded(grant, cell, one_file=True)
+    return None
+
+
+def _disk_exceeded(grant: Grant, cell: Cell, *, one_file: bool) -> Failure:
     """The failure of a task that has filled its folder. one_file: the limit of each file held it
     up, and not that of all together."""
     folder = _reachable(cell.place)

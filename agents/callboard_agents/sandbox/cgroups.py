@@ -11,11 +11,12 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from callboard_agents.sandbox.grant import Grant
 
-__all__ = ["Group", "group_maker", "group_name", "tasks_of"]
+__all__ = ["Counts", "Group", "group_maker", "group_name", "tasks_of"]
 
 _ROOT = Path("/sys/fs/cgroup")
 _NEEDED = ("memory", "cpu", "pids")
@@ -25,24 +26,36 @@ _SLACK_MB = 16.0  # pages that the zygote shares are charged to whoever touches 
 _THREADS = 64  # of a child that may start no process
 _KEEPER = 1  # process in each group
 _WEIGHT, _SHARES = 50, 512  # of all CPU that is wanted; what is not in a group has 100, or 1024
+_COUNTS = 1024  # bytes of a file that counts
 
 _NAME = "callboard"
 
 Maker = Callable[[str, Grant], "Group"]
 
 
-class Group:
-    """The group of one cell. folders: one, or in version 1 one of each controller."""
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What the kernel has done to the members of a group so far. killed: for want of memory.
+    refused: processes and threads more, which were then not made."""
 
-    def __init__(self, folders: list[Path], events: Path, counter: str) -> None:
+    killed: int = 0
+    refused: int = 0
+
+
+class Group:
+    """The group of one cell. folders: one, or in version 1 one of each controller. events: the file
+    that counts who was killed for want of memory. tasks: the folder that counts processes."""
+
+    def __init__(self, folders: list[Path], events: Path, tasks: Path) -> None:
         self._folders = folders
         self._members = [str(folder / "cgroup.procs") for folder in folders]
         self._events = events
-        self._counter = counter
-        self._killed = self._read()
+        self._tasks = tasks
+        self._killed: int | None = None
+        self._refused: int | None = None
 
     def join(self) -> None:
-        """Make the calling process a member. Raises `OSError`."""
+        """Make the calling process a member, which may then ask for `counts`. Raises `OSError`."""
         for members in self._members:
             found = os.open(members, os.O_WRONLY)
             try:
@@ -50,10 +63,23 @@ class Group:
             finally:
                 os.close(found)
 
-    def ran_out(self) -> bool:
-        """Whether the kernel has killed a member for want of memory since the last call."""
-        before, self._killed = self._killed, self._read()
-        return self._killed > before
+        self._killed = os.open(self._events, os.O_RDONLY)
+        with contextlib.suppress(FileNotFoundError):  # what only looks like Linux may not count it
+            self._refused = os.open(self._tasks / "pids.events", os.O_RDONLY)
+
+    def counts(self) -> Counts:
+        """Return them; a few microseconds, for the files are open."""
+        return Counts(_count(self._killed, b"oom_kill"), _count(self._refused, b"max"))
+
+    def most_tasks(self) -> int:
+        """Return how many processes and threads there were beside the keeper when one more was
+        refused. 0: fewer than there may be, so that the limit of an outer group was met."""
+        most = int((self._tasks / "pids.max").read_text(encoding="ascii"))
+        try:
+            had = int((self._tasks / "pids.peak").read_text(encoding="ascii"))
+        except FileNotFoundError:  # before Linux 6.1
+            had = most
+        return most - _KEEPER if had >= most else 0
 
     def remove(self) -> None:
         """Remove it; its members must have ended. Where the kernel has not yet noticed that, it is
@@ -62,12 +88,15 @@ class Group:
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
-    def _read(self) -> int:
-        for line in self._events.read_text(encoding="ascii").splitlines():
-            name, _, value = line.partition(" ")
-            if name == self._counter:
-                return int(value)
+
+def _count(file: int | None, name: bytes) -> int:
+    if file is None:
         return 0
+    for line in os.pread(file, _COUNTS, 0).splitlines():
+        found, _, value = line.partition(b" ")
+        if found == name:
+            return int(value)
+    return 0
 
 
 def group_name(name: str) -> str:
@@ -136,7 +165,7 @@ def _second(base: Path) -> Maker:
         if grant.cpu is not None:
             _write(folder / "cpu.max", f"{int(grant.cpu * _PERIOD_US)} {_PERIOD_US}")
         _write(folder / "pids.max", _processes(grant))
-        return Group([folder], folder / "memory.events", "oom_kill")
+        return Group([folder], folder / "memory.events", folder)
 
     return make
 
@@ -158,7 +187,8 @@ def _first(bases: dict[str, Path]) -> Maker:
             _write(folders["cpu"] / "cpu.cfs_period_us", _PERIOD_US)
             _write(folders["cpu"] / "cpu.cfs_quota_us", int(grant.cpu * _PERIOD_US))
         _write(folders["pids"] / "pids.max", _processes(grant))
-        return Group(list(folders.values()), folders["memory"] / "memory.oom_control", "oom_kill")
+        events = folders["memory"] / "memory.oom_control"
+        return Group(list(folders.values()), events, folders["pids"])
 
     return make
 

@@ -25,6 +25,7 @@ import msgspec
 
 from callboard_agents.context import Context
 from callboard_agents.sandbox.cells import Cell
+from callboard_agents.sandbox.cgroups import Counts
 from callboard_agents.sandbox.child import CHANNEL, MOST_FILES, NICER, REHEARSED, Birth, live
 from callboard_agents.sandbox.grant import CellPlan
 from callboard_agents.sandbox.line import BORN, GONE, Order
@@ -91,6 +92,7 @@ class _Keeper:
         self._poll = select.poll()
         self._poll.register(self._line, select.POLLIN)
         self._pid = self._pidfd = 0
+        self._before = Counts()
         os.umask(0o077)
         os.chdir(cell.place)
         os.environ["HOME"] = os.environ["TMPDIR"] = cell.place
@@ -103,7 +105,7 @@ class _Keeper:
             grant = replace(grant, memory_mb=None)
         tasks = None
         if cell.uid is not None:
-            tasks = user_tasks(grant)
+            tasks = user_tasks(grant, counted=cell.group is not None)
             os.setgroups([])
             os.setresgid(cell.uid, cell.uid, cell.uid)
         die_with_parent(keeping.zygote)  # which a change of groups takes back
@@ -146,6 +148,8 @@ class _Keeper:
         return bool(order)
 
     def _make(self) -> None:
+        if self._cell.group is not None:
+            self._before = self._cell.group.counts()
         ours, theirs = socket.socketpair()
         ours.send(REHEARSED)
         os.write(_SCORE, _FIRST)  # to be ended is inherited, and costs a child nothing
@@ -163,15 +167,24 @@ class _Keeper:
     def _end(self, *, told: bool) -> None:
         """The child shall end, or has ended: tell what it used, and empty its cell."""
         status, used = self._kill()
-        group = self._cell.group
-        told = told and not self._is_command  # whose programs may have been killed for that before
-        starved = not told and group is not None and os.WIFSIGNALED(status) and group.ran_out()
+        told = told and not self._is_command  # whose programs may have met a limit before
+        starved, tasks = self._met() if not told and os.WIFSIGNALED(status) else (False, 0)
         peak = used.ru_maxrss / 1024
         self._poll.unregister(self._pidfd)
         os.close(self._pidfd)
         self._pid = 0
         self._cell.empty()
-        self._line.send(GONE.pack(status, used.ru_utime + used.ru_stime, peak, starved))
+        self._line.send(GONE.pack(status, used.ru_utime + used.ru_stime, peak, starved, tasks))
+
+    def _met(self) -> tuple[bool, int]:
+        """What the group's limits have done to the child: whether memory ran out, and how many
+        processes and threads there were when another was refused (0: none was)."""
+        group = self._cell.group
+        if group is None:
+            return False, 0
+        counts, before = group.counts(), self._before
+        refused = counts.refused > before.refused
+        return counts.killed > before.killed, group.most_tasks() if refused else 0
 
     def _kill(self) -> tuple[int, resource.struct_rusage]:
         """End the child and all that it has started; its pid is its own until it is waited for."""

@@ -8,8 +8,9 @@ __all__ = ["BORN", "GONE", "Order"]
 
 BORN = struct.Struct("!I")
 """A child is ready: its pid; its channel comes with it."""
-GONE = struct.Struct("!iddB")
-"""The child is gone: its wait status, seconds of CPU, MiB at the most, whether memory ran out."""
+GONE = struct.Struct("!iddBI")
+"""The child is gone: its wait status, seconds of CPU, MiB at the most, whether memory ran out, and
+how many processes and threads there were when another one was refused (0: none was)."""
 
 
 class Order:

@@ -18,6 +18,7 @@ from typing import Any
 
 from callboard_agents.sandbox.grant import CellPlan
 from callboard_agents.sandbox.line import BORN, GONE, Order
+from callboard_agents.sandbox.living import Living, LivingCell
 from callboard_agents.sandbox.prepared import Child, Figures, Report
 
 __all__ = ["Nursery"]
@@ -31,15 +32,17 @@ _LOG = logging.getLogger("callboard.host")
 
 
 class _Cell:
-    """One cell's keeper, at the other end of `line`. child: who lives there now. coming: another
-    child is being made."""
+    """One cell's keeper, at the other end of `line`. pid: the keeper's. child: who lives there now.
+    coming: another child is being made."""
 
-    def __init__(self, nursery: Nursery, number: int, line: socket.socket) -> None:
+    def __init__(self, nursery: Nursery, number: int, pid: int, line: socket.socket) -> None:
         self.layers = nursery.sorted_layers
         self.used_layers = tuple(layer for layer in self.layers if layer != "fresh")
         self.plan = nursery.plans[number]
         self.number = number
+        self.pid = pid
         self.child: Child | None = None
+        self._children = 0
         self.coming = True
         self._ending = False
         self._nursery = nursery
@@ -54,6 +57,21 @@ class _Cell:
         if self._nursery.newborn is None and self.child is not None:
             self._nursery.newborn = self.child.figures()
         return self._nursery.newborn
+
+    def living(self) -> LivingCell:
+        """Return who is there at this moment; from any thread."""
+        child = self.child
+        past = None if child is None else child.past
+        busy = child is not None and child.busy
+        return LivingCell(
+            keeper=self.pid,
+            child=0 if child is None else child.pid,
+            children=self._children,
+            tasks=0 if past is None else past.tasks,
+            busy=busy,
+            starts=busy and self.plan.grant.processes > 1,
+            command=self.plan.command is not None,
+        )
 
     def make(self) -> None:
         """Have the next child made; there must be none."""
@@ -108,6 +126,7 @@ class _Cell:
         elif descriptors:
             channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=descriptors[0])
             self.coming = False
+            self._children += 1
             (pid,) = BORN.unpack(data)
             self.child = Child(self, pid, channel)
             self._nursery.born(self.child, self.number)
@@ -138,6 +157,7 @@ class Nursery:
 
     over: set when the zygote has ended by itself; every child has had its end before.
     newborn: what a child has before its first task, once known. base: the folder of its cells.
+    zygote: its pid.
     """
 
     def __init__(
@@ -147,6 +167,7 @@ class Nursery:
         self.sorted_layers = tuple(sorted(self.layers))
         self.newborn: Figures | None = None
         self.base = ""
+        self.zygote = 0
         self.over = asyncio.Event()
         self.plans = list(plans)
         self._control = control
@@ -208,6 +229,10 @@ class Nursery:
                 self._give_back(plan, future.result())
             raise
         return await self.wait(capability, tenant) if child.over else child
+
+    def living(self) -> Living:
+        """Return the processes that there are at this moment; from any thread."""
+        return Living(self.zygote, tuple(cell.living() for cell in list(self._cells)))
 
     def close(self) -> None:
         """Read nothing more from the zygote, and let go of every child; none of them lives on."""
@@ -321,7 +346,8 @@ class Nursery:
                 self._died()
                 return
             line = socket.socket(fileno=descriptors[0])
-            self._cells.append(_Cell(self, json.loads(data)["kept"], line))
+            told = json.loads(data)
+            self._cells.append(_Cell(self, told["kept"], told["pid"], line))
 
     def _offer(self, plan: int, child: Child) -> None:
         """Give it to who waits longest, else keep it ready."""

@@ -58,7 +58,7 @@ async def open_nursery(
         if missing:
             raise BadInput("isolation.require", f"children cannot have {', '.join(missing)}")
         nursery = Nursery(ours, plans, told)
-        nursery.base = base
+        nursery.base, nursery.zygote = base, zygote.pid
         try:
             yield nursery
         finally:

@@ -53,18 +53,21 @@ _MIB = 1024 * 1024
 _MOST_KEPT = 0.1  # of the memory that is granted, by a process that runs another task
 _RESET_PEAK = b"5"
 _CPU_OF_PROCESS = 2  # of all its threads: the clock in clock_getcpuclockid(3)
+_STAGE = 1  # process of a command that is not its own
 _LOG = logging.getLogger("callboard.host")
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
     """What the kernel says of a child that is gone. status: as of wait. starved: it ended for want
-    of memory."""
+    of memory. tasks: the processes and threads that it had when another was refused; 0: none
+    was."""
 
     status: int
     cpu_s: float
     peak_mb: float
     starved: bool
+    tasks: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +181,11 @@ class Child:
         """Whether it has ended, also between being given to somebody and being used."""
         return self._over
 
+    @property
+    def busy(self) -> bool:
+        """Whether it has a task."""
+        return self._heard is not None
+
     def is_silent(self) -> bool:
         """Whether it lives and has said nothing since the task before."""
         try:
@@ -218,10 +226,11 @@ class Child:
     def _ending(self, report: Report, usage: Usage) -> Ending:
         if self._result is not None and not self._killed:
             return Ending(result=self._result, usage=usage, layers=self.layers)
-        # A command whose process was killed for want of memory knows only that it was killed.
-        starved = self.plan.command is not None and report.starved
-        told = None if starved else self._failure
-        failure = told or _why(report, usage, self.plan.grant, killed=self._killed)
+        failure = self._failure
+        if failure is None:
+            failure = _why(report, usage, self.plan.grant, killed=self._killed)
+        elif self.plan.command is not None:
+            failure = _met(failure, report, usage, self.plan.grant)
         return Ending(failure=failure, usage=usage, layers=self.layers)
 
     def _send(self, data: bytes) -> None:
@@ -445,3 +454,18 @@ def _why(report: Report, usage: Usage, grant: Grant, *, killed: bool) -> Failure
     if number:
         return Failure("Crashed", f"it died of {signal.Signals(number).name}")
     return Failure("Crashed", f"it exited with {os.WEXITSTATUS(status)} and without a result")
+
+
+def _met(failure: Failure, report: Report, usage: Usage, grant: Grant) -> Failure:
+    """The limit of its group that a command has met, before what its end says: of a process that
+    was killed, or not made, the command itself knows only that."""
+    if report.starved:
+        kind = "MemoryExceeded"
+        why = f"the kernel ended a process of it for want of memory, at {usage.memory_mb:.0f} MiB, "
+        why += f"of {grant.memory_mb:g} granted to all"
+    elif report.tasks and failure.type == "CommandFailed":
+        kind, tasks = "ProcessesExceeded", report.tasks - _STAGE
+        why = f"it had {tasks}, of the {tasks} processes and threads that are granted"
+    else:
+        return failure
+    return Failure(kind, f"{why}; {failure.message}", trace=failure.trace)

@@ -53,6 +53,7 @@ def limit_cpu(grant: Grant, *, used: float = 0.0, most_used: int = 0) -> None:
         )
 
 
-def user_tasks(grant: Grant) -> int:
-    """Return the threads and processes that a user of its own may have under `grant`."""
-    return grant.processes if grant.processes > 1 else THREADS
+def user_tasks(grant: Grant, *, counted: bool) -> int:
+    """Return the threads and processes that a user of its own may have under `grant`. counted: a
+    control group refuses one more, and counts that; it shall be the first to do so."""
+    return (grant.processes if grant.processes > 1 else THREADS) + counted

@@ -140,8 +140,11 @@ def filter_for_all() -> Filter:
     return program.end()
 
 
-def filter_for_child(*, alone: bool, network: bool, own_user: bool) -> Filter:
+def filter_for_child(
+    *, alone: bool, network: bool, own_user: bool, counted: bool = False
+) -> Filter:
     """What a child may not do. alone: it may start no process and signal nobody but itself.
+    counted: it is its control group that refuses it the process, and counts that.
 
     own_user: it has a uid of its own. One that has not owns files of its host, whose modes and
     owners Landlock does not protect: nothing comes of changing those, and whoever copies a file
@@ -164,16 +167,9 @@ def filter_for_child(*, alone: bool, network: bool, own_user: bool) -> Filter:
         _code(_RETURN, _ALLOW),
     )
     if alone:
-        for name in ("fork", "vfork"):
-            program.decide(name, _deny(errno.EAGAIN))  # as where there are too many processes
+        if not counted:
+            _no_process(program)
         program.deny("tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_send_signal")
-        program.decide(
-            "clone",
-            _code(_LOAD, _FIRST),
-            _code(_ANY_BIT, _THREAD, yes=1),
-            _deny(errno.EAGAIN),
-            _code(_RETURN, _ALLOW),
-        )
         for name in ("kill", "tgkill"):
             program.decide(
                 name,
@@ -192,6 +188,19 @@ def filter_for_child(*, alone: bool, network: bool, own_user: bool) -> Filter:
         )
     _sockets(program, network=network)
     return program.end()
+
+
+def _no_process(program: _Program) -> None:
+    """Refused as where there are too many processes."""
+    for name in ("fork", "vfork"):
+        program.decide(name, _deny(errno.EAGAIN))
+    program.decide(
+        "clone",
+        _code(_LOAD, _FIRST),
+        _code(_ANY_BIT, _THREAD, yes=1),
+        _deny(errno.EAGAIN),
+        _code(_RETURN, _ALLOW),
+    )
 
 
 def _sockets(program: _Program, *, network: bool) -> None:

@@ -22,7 +22,7 @@ import msgspec
 from callboard_agents.command import Command
 from callboard_agents.failures import bad_result
 from callboard_agents.results import encode_result
-from callboard_agents.sandbox.breaches import disk_exceeded
+from callboard_agents.sandbox.breaches import breach_of_end
 from callboard_agents.sandbox.cells import Cell
 from callboard_agents.sandbox.grant import CellPlan, Grant, TaskHeader
 from callboard_agents.sandbox.remote import Remote
@@ -94,7 +94,13 @@ def run_command(
 
 
 def _calls(plan: CellPlan, cell: Cell) -> Filter:
-    return filter_for_child(alone=True, network=plan.network, own_user=cell.uid is not None)
+    own_user = cell.uid is not None  # one that has not might leave the group
+    return filter_for_child(
+        alone=True,
+        network=plan.network,
+        own_user=own_user,
+        counted=own_user and cell.group is not None,
+    )
 
 
 def _go_on(_number: int, _frame: object) -> None:
@@ -266,22 +272,19 @@ class _Lines:
 
 
 def _failure(command: Command, code: int, grant: Grant, cell: Cell, tail: bytes) -> Failure | None:
-    """Why the program's end is none that counts."""
+    """Why the program's end is none that counts: its code and last words, behind the limit that it
+    has met. The host knows of the limits of its group."""
     if code == 0:
         return None
     name = os.path.basename(command.words[0])
-    limit = grant.cpu_seconds
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = used.ru_utime + used.ru_stime
-    if limit is not None and (code == -signal.SIGXCPU or (code < 0 and seconds >= limit)):
-        return Failure("CpuExceeded", f"{seconds:.2f} s of CPU, of {limit:g} that are granted")
-    if code == -signal.SIGXFSZ:
-        return disk_exceeded(grant, cell, one_file=True)
     text = tail.decode("utf-8", "replace")
     why = f"{name} died of {_signal(-code)}" if code < 0 else f"{name} exited with {code}"
     if last := text.strip().rpartition("\n")[2]:
         why += f": {last[:_MAX_SAID]}"
-    return Failure("CommandFailed", why, trace=text or None)
+    breach = breach_of_end(code, grant, cell)
+    if breach is None:
+        return Failure("CommandFailed", why, trace=text or None)
+    return Failure(breach.type, f"{breach.message}; {why}", trace=text or None)
 
 
 def _signal(number: int) -> str:

@@ -189,7 +189,7 @@ class Zygote:
         pidfd = os.pidfd_open(pid)
         self._keepers[pidfd] = pid
         self._poll.register(pidfd, select.EPOLLIN)
-        self._tell({"kept": plan}, ours.fileno())
+        self._tell({"kept": plan, "pid": pid}, ours.fileno())
         ours.close()
 
     def _tell(self, message: dict[str, Any], *descriptors: int) -> None:

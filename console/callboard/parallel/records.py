@@ -199,8 +199,8 @@ class ParallelExecutionMetrics:
     """How far a workflow is. Counts are of tasks, a fan-out's elements each.
 
     elapsed_seconds: since its post. tasks_per_second: of those that have ended. hosts, cpu_cores,
-    memory_mb: the hosts that are heard, what their processes use of CPU and memory now. used: units
-    such as tokens, of all its tasks.
+    memory_mb: the hosts that are heard, what they use of CPU and memory now, with their child
+    processes. used: units such as tokens, of all its tasks.
     """
 
     workflow_id: str
