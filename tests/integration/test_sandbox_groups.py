@@ -1,4 +1,4 @@
-"""Groups of version 2 by the kernel's own hand, where a host may divide one."""
+"""Control groups by the kernel's own hand, and of version 2 the dividing of one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from callboard_agents.sandbox import available
-from callboard_agents.sandbox.cgroups import tasks_of
+from callboard_agents.sandbox import Grant, available
+from callboard_agents.sandbox.cgroups import group_maker, group_name, tasks_of
 from callboard_agents.sandbox.delegation import divide, members, own_group
 
 pytestmark = pytest.mark.timeout(60)
@@ -55,6 +55,12 @@ def started(stack: ExitStack, folder: Path, *words: str) -> subprocess.Popen[str
 
 def group_of_process(pid: int) -> str:
     return Path(f"/proc/{pid}/cgroup").read_text(encoding="ascii").rpartition("/")[2].strip()
+
+
+def test_a_grant_below_what_the_kernel_can_measure_is_the_least_that_it_can():
+    if reason := available()["cgroup"]:
+        pytest.skip(f"no group may be made here: {reason}")
+    group_maker()(group_name("slow"), Grant(cpu=0.000_1)).remove()
 
 
 def test_a_group_with_processes_is_divided_and_they_stay_within_its_limits(job: Path):

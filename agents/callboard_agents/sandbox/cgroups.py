@@ -20,7 +20,7 @@ __all__ = ["Group", "group_maker", "group_name", "tasks_of"]
 
 _ROOT = Path("/sys/fs/cgroup")
 _NEEDED = ("memory", "cpu", "pids")
-_PERIOD_US = 100_000
+_PERIOD_US, _LEAST_US = 100_000, 1000  # the kernel gives no less of a period
 _MIB = 1024 * 1024
 _SLACK_MB = 16.0  # pages that the zygote shares are charged to whoever touches them first
 _THREADS = 64  # of a child that may start no process
@@ -128,7 +128,7 @@ def _second(base: Path) -> Maker:
             _write(folder / "memory.swap.max", 0, needed=False)
         _write(folder / "cpu.weight", _WEIGHT)
         if grant.cpu is not None:
-            _write(folder / "cpu.max", f"{int(grant.cpu * _PERIOD_US)} {_PERIOD_US}")
+            _write(folder / "cpu.max", f"{_quota_us(grant.cpu)} {_PERIOD_US}")
         _write(folder / "pids.max", _processes(grant))
         return Group([folder], folder / "memory.events", "oom_kill")
 
@@ -150,7 +150,7 @@ def _first(bases: dict[str, Path]) -> Maker:
         _write(folders["cpu"] / "cpu.shares", _SHARES)
         if grant.cpu is not None:
             _write(folders["cpu"] / "cpu.cfs_period_us", _PERIOD_US)
-            _write(folders["cpu"] / "cpu.cfs_quota_us", int(grant.cpu * _PERIOD_US))
+            _write(folders["cpu"] / "cpu.cfs_quota_us", _quota_us(grant.cpu))
         _write(folders["pids"] / "pids.max", _processes(grant))
         return Group(list(folders.values()), folders["memory"] / "memory.oom_control", "oom_kill")
 
@@ -181,6 +181,10 @@ def _kill(folder: Path) -> None:
 
 def _memory(megabytes: float) -> int:
     return int((megabytes + _SLACK_MB) * _MIB)
+
+
+def _quota_us(cores: float) -> int:
+    return max(int(cores * _PERIOD_US), _LEAST_US)
 
 
 def _processes(grant: Grant) -> int:
