@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -53,6 +53,14 @@ def started(stack: ExitStack, folder: Path, *words: str) -> subprocess.Popen[str
     return program
 
 
+def probed(folder: Path) -> str:
+    """Why a host that is started in this group can make none; nothing if it can."""
+    with ExitStack() as stack:
+        probe = started(stack, folder, sys.executable, "-m", "callboard_agents.sandbox.layers")
+        reason: str = json.loads(probe.communicate()[0])["cgroup"]
+    return reason
+
+
 def group_of_process(pid: int) -> str:
     return Path(f"/proc/{pid}/cgroup").read_text(encoding="ascii").rpartition("/")[2].strip()
 
@@ -72,8 +80,7 @@ def test_a_group_with_processes_is_divided_and_they_stay_within_its_limits(job: 
         beside.stdin.write("here\n")
         beside.stdin.flush()
         assert beside.stdout.readline() == "here\n"
-        probe = started(stack, job, sys.executable, "-m", "callboard_agents.sandbox.layers")
-        assert json.loads(probe.communicate()[0])["cgroup"] == ""
+        assert probed(job) == ""
         assert group_of_process(beside.pid) == "callboard.leaf"
         assert members(job) == []
         assert (job / "pids.current").read_text(encoding="ascii") == "1\n"
@@ -83,13 +90,13 @@ def test_a_group_with_processes_is_divided_and_they_stay_within_its_limits(job: 
         assert tasks_of(beside.pid) is None
 
 
-def test_a_second_host_of_the_same_group_divides_it_no_further(job: Path):
+def test_what_starts_another_host_from_the_leaf_divides_the_group_no_further(job: Path):
+    twice = (
+        "import subprocess, sys\n"
+        "for _ in range(2):\n"
+        "    subprocess.run([sys.executable, '-m', 'callboard_agents.sandbox.layers'], check=True)"
+    )
     with ExitStack() as stack:
-        twice = (
-            "import subprocess, sys; "
-            "[print(subprocess.run([sys.executable, '-m', 'callboard_agents.sandbox.layers'],"
-            " capture_output=True, text=True, check=True).stdout.strip()) for _ in range(2)]"
-        )
         told = started(stack, job, sys.executable, "-c", twice).communicate()[0]
     assert [json.loads(line)["cgroup"] for line in told.splitlines()] == ["", ""]
     assert [each.name for each in job.glob("*/")] == ["callboard.leaf"]
@@ -99,27 +106,21 @@ def test_a_group_that_was_given_no_memory_says_so(job: Path):
     (job / "cgroup.subtree_control").write_text("+cpu +pids", encoding="ascii")
     inner = job / "inner"
     inner.mkdir()
-    with ExitStack() as stack:
-        probe = started(stack, inner, sys.executable, "-m", "callboard_agents.sandbox.layers")
-        reason = json.loads(probe.communicate()[0])["cgroup"]
-    assert f"memory is not delegated to {inner}" in reason
+    assert f"memory is not delegated to {inner}" in probed(inner)
 
 
 def test_what_systemd_keeps_is_left_alone(job: Path):
-    unit = job / "shell.scope"
-    (job / "cgroup.subtree_control").write_text(
-        " ".join(f"+{name}" for name in NEEDED), encoding="ascii"
-    )
-    unit.mkdir()
+    unit = job
+    for name in ("user@1000.service", "shell.scope"):
+        divide(unit, NEEDED)
+        unit /= name
+        unit.mkdir()
     try:
-        with ExitStack() as stack:
-            probe = started(stack, unit, sys.executable, "-m", "callboard_agents.sandbox.layers")
-            assert "Delegate=yes" in json.loads(probe.communicate()[0])["cgroup"]
+        assert "Delegate=yes" in probed(unit)
         assert list(unit.glob("*/")) == []
         os.setxattr(unit, "user.delegate", b"1")
-        with ExitStack() as stack:
-            probe = started(stack, unit, sys.executable, "-m", "callboard_agents.sandbox.layers")
-            assert json.loads(probe.communicate()[0])["cgroup"] == ""
+        assert probed(unit) == ""
+        assert [each.name for each in unit.glob("*/")] == ["callboard.leaf"]
     finally:
-        with suppress(FileNotFoundError):
-            (unit / "callboard.leaf").rmdir()
+        for each in (*unit.glob("*/"), unit):
+            each.rmdir()
