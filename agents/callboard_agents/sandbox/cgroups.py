@@ -88,7 +88,8 @@ def group_maker() -> Maker:
         return _second(own_group(_ROOT, paths[""], _NEEDED))
     missing = [name for name in _NEEDED if name not in paths]
     if missing:
-        raise OSError(f"there is no controller for {' and '.join(missing)}")
+        version_2 = f"; version 2 is not mounted at {_ROOT}" if "" in paths else ""
+        raise OSError(f"version 1 has no controller for {' and '.join(missing)}{version_2}")
     return _first({name: _ROOT / name / paths[name].lstrip("/") for name in _NEEDED})
 
 
