@@ -2,13 +2,13 @@
 # Run tests where cgroups are of version 2, as a container has them, whatever this machine runs:
 #
 #     sudo apt-get install user-mode-linux
-#     tests/on_version_2.sh tests/integration/test_sandbox_groups.py tests/integration/test_sandbox_hostile.py
+#     tests/on_version_2.sh tests/integration/test_sandbox_groups.py
 #
 # It boots User Mode Linux (a kernel as an ordinary process: no root, no hypervisor; one CPU, no
-# Landlock) on this machine's own files, which it only reads. The tests run as root of that Linux, in
-# a group that holds them already and has a namespace of its own. Variables: PYTHON (the
-# environment's interpreter), MEMORY (4G), SECONDS_AT_MOST (1800). What it says ends with the exit
-# code of pytest, which is its own; 77 where there is no User Mode Linux.
+# Landlock) on this machine's own files, which it only reads; its /tmp is empty. The tests run as
+# root there, in a group that holds them already, with a namespace of its own. Variables: PYTHON
+# (the environment's interpreter), MEMORY (4G), SECONDS_AT_MOST (1800). Exit codes: pytest's own,
+# and 77 where there is no User Mode Linux. It is slow: limits of a second of CPU may be too short.
 set -eu
 
 outside() {
