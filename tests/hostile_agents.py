@@ -84,6 +84,20 @@ def _datagram_pair() -> None:
     one.connect("/var/run/docker.sock")
 
 
+def _groups(controller: str) -> Path:
+    """Where all groups are, in either version."""
+    root = Path("/sys/fs/cgroup")
+    return root if (root / "cgroup.controllers").exists() else root / controller
+
+
+def _loosen() -> None:
+    """Write another limit into its own group, where it may read which one that is."""
+    lines = Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines()
+    paths = {names: path for _, names, path in (line.split(":", 2) for line in lines)}
+    own = _groups("pids") / paths.get("pids", paths.get("", "")).lstrip("/")
+    (own / "pids.max").write_text("max", encoding="ascii")
+
+
 def _run_from_memory() -> None:
     """Write a program where no file system sees it, and run it."""
     _bare(319, 0, 0)
@@ -174,9 +188,10 @@ TRIES: dict[str, Callable[[], object]] = {
     "be spared when memory runs out": lambda: Path("/proc/self/oom_score_adj").write_text(
         "-1000", encoding="ascii"
     ),
-    "leave its control group": lambda: Path("/sys/fs/cgroup/pids/cgroup.procs").write_text(
+    "leave its control group": lambda: (_groups("pids") / "cgroup.procs").write_text(
         "0", encoding="ascii"
     ),
+    "loosen its control group": _loosen,
     "tell environment and descriptors": lambda: json.dumps([dict(os.environ), _descriptors()]),
 }
 

@@ -12,9 +12,9 @@ from callboard_agents.groups import CGROUP_ROOT, MEMBERSHIP, groups_of, number_i
 __all__ = ["free_memory_mb", "total_memory_mb"]
 
 _MIB = 1024 * 1024
-_FILES = {  # by the version of cgroups: limit, in use, and what the kernel would drop first
-    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-    2: ("memory.max", "memory.current", "inactive_file"),
+_FILES = {  # by the version of cgroups: limits, in use, and what the kernel would drop first
+    1: (("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file"),
+    2: (("memory.max", "memory.high"), "memory.current", "inactive_file"),
 }
 
 
@@ -34,15 +34,18 @@ def total_memory_mb(*, cgroup_root: Path = CGROUP_ROOT, membership: Path = MEMBE
     """Return the MiB that this process and its neighbours in the same groups may use in all."""
     total = psutil.virtual_memory().total
     for version, folder in groups_of("memory", cgroup_root, membership):
-        limit = number_in(folder / _FILES[version][0])
-        total = total if limit is None else min(total, limit)
+        total = min([total, *_limits(folder, _FILES[version][0])])
     return total / _MIB
 
 
 def _left_in_groups(root: Path, membership: Path) -> Iterator[float]:
     for version, folder in groups_of("memory", root, membership):
-        limit_file, used_file, droppable = _FILES[version]
-        limit, used = number_in(folder / limit_file), number_in(folder / used_file)
-        if limit is None or used is None:
-            continue
-        yield limit - used + numbers_in(folder / "memory.stat").get(droppable, 0)
+        limit_files, used_file, droppable = _FILES[version]
+        limits, used = _limits(folder, limit_files), number_in(folder / used_file)
+        if limits and used is not None:
+            yield min(limits) - used + numbers_in(folder / "memory.stat").get(droppable, 0)
+
+
+def _limits(folder: Path, names: tuple[str, ...]) -> list[int]:
+    """Where the kernel ends a process, and where it begins to hold all of them up."""
+    return [limit for name in names if (limit := number_in(folder / name)) is not None]

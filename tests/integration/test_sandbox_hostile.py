@@ -147,7 +147,12 @@ DENIED = {
         "adopt orphans",
         "type into a terminal",
     ),
-    "uid": ("become root", "gain by a set-user-id bit"),
+    "uid": (
+        "become root",
+        "gain by a set-user-id bit",
+        "leave its control group",
+        "loosen its control group",
+    ),
     "rlimits": ("make a huge sparse file", "raise its limits", "be nicer to itself"),
 }
 """What each layer denies."""

@@ -47,6 +47,15 @@ def test_the_tightest_group_on_the_way_up_counts_without_its_droppable_pages(tmp
     assert free(tmp_path, "0::/slice/job\n") == 0
 
 
+def test_where_the_kernel_begins_to_hold_processes_up_is_a_limit_too(tmp_path: Path):
+    group(tmp_path, "job", memory__max="max", memory__high=str(64 * MIB))
+    group(tmp_path, "job", memory__current=str(10 * MIB))
+    assert free(tmp_path, "0::/job\n") == 54
+    group(tmp_path, "job", memory__max=str(32 * MIB))
+    assert free(tmp_path, "0::/job\n") == 22
+    assert total_memory_mb(cgroup_root=tmp_path, membership=tmp_path / "membership") == 32
+
+
 def test_the_first_version_of_cgroups_counts_as_well(tmp_path: Path):
     group(
         tmp_path,

@@ -1,6 +1,6 @@
 """Control groups: memory, CPU and processes of a child and of all that it starts, as a whole.
 
-Version 2 where its controllers are delegated to this process, else version 1 where its folders are
+Version 2 where it is mounted and delegated to this process, else version 1 where its folders are
 writable, else none. The groups lie below this process's own, one for each cell; they are made once
 and removed at the end.
 """
@@ -14,13 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from callboard_agents.sandbox.delegation import divide, group_of, members, own_group
 from callboard_agents.sandbox.grant import Grant
 
 __all__ = ["Counts", "Group", "group_maker", "group_name", "tasks_of"]
 
 _ROOT = Path("/sys/fs/cgroup")
 _NEEDED = ("memory", "cpu", "pids")
-_PERIOD_US = 100_000
+_PERIOD_US, _LEAST_US = 100_000, 1000  # the kernel gives no less of a period
 _MIB = 1024 * 1024
 _SLACK_MB = 16.0  # pages that the zygote shares are charged to whoever touches them first
 _THREADS = 64  # of a child that may start no process
@@ -56,13 +57,12 @@ class Group:
 
     def join(self) -> None:
         """Make the calling process a member, which may then ask for `counts`. Raises `OSError`."""
-        for members in self._members:
-            found = os.open(members, os.O_WRONLY)
+        for file in self._members:
+            found = os.open(file, os.O_WRONLY)
             try:
                 os.write(found, b"0")
             finally:
                 os.close(found)
-
         self._killed = os.open(self._events, os.O_RDONLY)
         with contextlib.suppress(FileNotFoundError):  # what only looks like Linux may not count it
             self._refused = os.open(self._tasks / "pids.events", os.O_RDONLY)
@@ -113,10 +113,11 @@ def group_maker() -> Maker:
     """Return what makes groups here. Raises `OSError` that says why there can be none."""
     paths = _paths("self")
     if "" in paths and (_ROOT / "cgroup.controllers").exists():
-        return _second(_ROOT / paths[""].lstrip("/"))
+        return _second(own_group(_ROOT, paths[""], _NEEDED))
     missing = [name for name in _NEEDED if name not in paths]
     if missing:
-        raise OSError(f"there is no controller for {' and '.join(missing)}")
+        version_2 = f"; version 2 is not mounted at {_ROOT}" if "" in paths else ""
+        raise OSError(f"version 1 has no controller for {' and '.join(missing)}{version_2}")
     return _first({name: _ROOT / name / paths[name].lstrip("/") for name in _NEEDED})
 
 
@@ -125,11 +126,11 @@ def tasks_of(pid: int) -> int | None:
     None: it has none."""
     try:
         paths = _paths(str(pid))
-        path = paths.get("pids") or paths[""]
-        if not path.rpartition("/")[2].startswith(f"{_NAME}-"):
+        root, path = (_ROOT / "pids", paths["pids"]) if "pids" in paths else (_ROOT, paths[""])
+        folder = group_of(root, path)
+        if not folder.name.startswith(f"{_NAME}-"):
             return None
-        base = _ROOT / "pids" if "pids" in paths else _ROOT
-        return int((base / path.lstrip("/") / "pids.current").read_text(encoding="ascii")) - _KEEPER
+        return int((folder / "pids.current").read_text(encoding="ascii")) - _KEEPER
     except (OSError, KeyError, ValueError):  # it is gone in this moment
         return None
 
@@ -145,14 +146,7 @@ def _paths(process: str) -> dict[str, str]:
 
 
 def _second(base: Path) -> Maker:
-    offered = (base / "cgroup.controllers").read_text(encoding="ascii").split()
-    missing = [name for name in _NEEDED if name not in offered]
-    if missing:
-        raise OSError(f"{' and '.join(missing)} is not delegated to {base}")
-    passed_on = base / "cgroup.subtree_control"
-    if not set(_NEEDED) <= set(passed_on.read_text(encoding="ascii").split()):
-        passed_on.write_text(" ".join(f"+{name}" for name in _NEEDED), encoding="ascii")
-
+    divide(base, _NEEDED)
     _sweep(base)
 
     def make(name: str, grant: Grant) -> Group:
@@ -163,7 +157,7 @@ def _second(base: Path) -> Maker:
             _write(folder / "memory.swap.max", 0, needed=False)
         _write(folder / "cpu.weight", _WEIGHT)
         if grant.cpu is not None:
-            _write(folder / "cpu.max", f"{int(grant.cpu * _PERIOD_US)} {_PERIOD_US}")
+            _write(folder / "cpu.max", f"{_quota_us(grant.cpu)} {_PERIOD_US}")
         _write(folder / "pids.max", _processes(grant))
         return Group([folder], folder / "memory.events", folder)
 
@@ -185,7 +179,7 @@ def _first(bases: dict[str, Path]) -> Maker:
         _write(folders["cpu"] / "cpu.shares", _SHARES)
         if grant.cpu is not None:
             _write(folders["cpu"] / "cpu.cfs_period_us", _PERIOD_US)
-            _write(folders["cpu"] / "cpu.cfs_quota_us", int(grant.cpu * _PERIOD_US))
+            _write(folders["cpu"] / "cpu.cfs_quota_us", _quota_us(grant.cpu))
         _write(folders["pids"] / "pids.max", _processes(grant))
         events = folders["memory"] / "memory.oom_control"
         return Group(list(folders.values()), events, folders["pids"])
@@ -198,22 +192,29 @@ def _sweep(base: Path) -> None:
     for folder in base.glob(f"{_NAME}-*-{_pids()}-*"):
         owner = folder.name.split("-")[1]
         if owner.isdigit() and not Path(f"/proc/{owner}").exists():
-            for pid in _members(folder):
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGKILL)
+            _kill(folder)
             with contextlib.suppress(OSError):  # its last member may be dying at this moment
                 folder.rmdir()
 
 
-def _members(folder: Path) -> list[int]:
-    try:
-        return [int(pid) for pid in (folder / "cgroup.procs").read_text(encoding="ascii").split()]
-    except OSError:  # another host has removed it in this moment
-        return []
+def _kill(folder: Path) -> None:
+    """End its members. Version 2 from Linux 5.14 misses none that is born meanwhile."""
+    all_at_once = folder / "cgroup.kill"
+    if all_at_once.exists():
+        with contextlib.suppress(OSError):  # another host has removed it in this moment
+            all_at_once.write_text("1", encoding="ascii")
+        return
+    for pid in members(folder):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _memory(megabytes: float) -> int:
     return int((megabytes + _SLACK_MB) * _MIB)
+
+
+def _quota_us(cores: float) -> int:
+    return max(int(cores * _PERIOD_US), _LEAST_US)
 
 
 def _processes(grant: Grant) -> int:
