@@ -105,7 +105,7 @@ async def test_what_a_command_has_started_counts_while_it_runs():
             async with asyncio.timeout(30):
                 await heard.reached.wait()
             busy = looks.look(nursery.living())
-            assert 0.8 < spent(busy, since, own_s) < 2.5
+            assert 0.8 < spent(busy, since, own_s) < 8  # with the start of its interpreter
             assert 90 < busy.memory_mb - idle.memory_mb < 200
             child.kill()
             await heard.end
