@@ -26,7 +26,7 @@ _MIB = 1024 * 1024
 _SLACK_MB = 16.0  # pages that the zygote shares are charged to whoever touches them first
 _THREADS = 64  # of a child that may start no process
 _KEEPER = 1  # process in each group
-_WEIGHT, _SHARES = 50, 512  # of all CPU that is wanted; what is not in a group has 100, or 1024
+_WEIGHT, _SHARES = 25, 128  # of all CPU that is wanted; what is not in a group has 100, or 1024
 _COUNTS = 1024  # bytes of a file that counts
 
 _NAME = "callboard"

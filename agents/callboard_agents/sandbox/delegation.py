@@ -15,7 +15,7 @@ from pathlib import Path
 __all__ = ["divide", "group_of", "members", "own_group"]
 
 _LEAF = "callboard.leaf"
-_LEAF_WEIGHT = 300  # a host, a router and a server, each as an ordinary process
+_LEAF_WEIGHT = 200  # eight times that of a child's group
 _UNITS = (".service", ".scope", ".slice")
 _MARKS = ("user.delegate", "trusted.delegate")  # systemd from 251, before
 _ROUNDS = 20  # of moving: what is moved may be starting others

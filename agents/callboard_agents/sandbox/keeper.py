@@ -44,7 +44,7 @@ __all__ = ["Keeping", "keep"]
 _LINE, _COMPLAINTS, _SCORE, _RULESET = range(CHANNEL + 1, CHANNEL + 5)
 _ORDERS = 16
 _FIRST = b"1000"  # of what the kernel ends where memory runs out on the whole machine
-_LONG_TURN_MS, _SHORT_TURN_MS = 100.0, 0.1  # to make a child gives way to all; a task to nobody
+_TURN_MS = 1.0  # of the CPU: a task is let in sooner than most, and has no more of it
 _DESCRIPTOR = struct.Struct("=i")
 
 
@@ -85,8 +85,6 @@ def keep(keeping: Keeping) -> NoReturn:
 class _Keeper:
     def __init__(self, keeping: Keeping) -> None:
         adopt_orphans()
-        nice = os.nice(0)
-        Turns(_LONG_TURN_MS, nice=nice).ask()
         self._cell = cell = keeping.cell
         self._line = socket.socket(fileno=_LINE)
         self._poll = select.poll()
@@ -123,7 +121,9 @@ class _Keeper:
             cell=cell,
             calls=keeping.calls,
             remote=remote,
-            turns=Turns(_SHORT_TURN_MS, nice=nice if cell.group is not None else nice + NICER),
+            turns=Turns(
+                _TURN_MS, nice=os.nice(0) if cell.group is not None else os.nice(0) + NICER
+            ),
             environment=dict(os.environ),
             keeper=os.getpid(),
         )
