@@ -16,10 +16,12 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from callboard_agents.sandbox.ends import Report
+from callboard_agents.sandbox.figures import Figures
 from callboard_agents.sandbox.grant import CellPlan
 from callboard_agents.sandbox.line import BORN, GONE, Order
 from callboard_agents.sandbox.living import Living, LivingCell
-from callboard_agents.sandbox.prepared import Child, Figures, Report
+from callboard_agents.sandbox.prepared import Child
 
 __all__ = ["Nursery"]
 

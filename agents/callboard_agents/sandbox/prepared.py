@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
 import socket
 import time
 from dataclasses import dataclass
@@ -35,39 +33,17 @@ from callboard_agents.sandbox.channel import (
     join,
     split,
 )
-from callboard_agents.sandbox.grant import (
-    TIRED_CPU_S,
-    CellPlan,
-    Ending,
-    Grant,
-    Heard,
-    TaskHeader,
-)
+from callboard_agents.sandbox.ends import Report, limit_met, why_ended
+from callboard_agents.sandbox.figures import Figures, figures_of, keeps_much, reset_peak
+from callboard_agents.sandbox.grant import TIRED_CPU_S, CellPlan, Ending, Heard, TaskHeader
 from callboard_broker.wire import Failure, Usage, encode
 
-__all__ = ["Child", "Figures", "Report"]
+__all__ = ["Child", "Past"]
 
 _READ = 256 * 1024
 _SAID = 64 * 1024
 _MIB = 1024 * 1024
-_MOST_KEPT = 0.1  # of the memory that is granted, by a process that runs another task
-_RESET_PEAK = b"5"
-_CPU_OF_PROCESS = 2  # of all its threads: the clock in clock_getcpuclockid(3)
-_STAGE = 1  # process of a command that is not its own
 _LOG = logging.getLogger("callboard.host")
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What the kernel says of a child that is gone. status: as of wait. starved: it ended for want
-    of memory. tasks: the processes and threads that it had when another was refused; 0: none
-    was."""
-
-    status: int
-    cpu_s: float
-    peak_mb: float
-    starved: bool
-    tasks: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +54,6 @@ class Past:
     tasks: int
     cpu_s: float
     memory_mb: float
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """What a process has used, and has, on the kernel's word. mapped_mb: of its address space,
-    which is what is limited."""
-
-    cpu_s: float
-    peak_mb: float
-    memory_mb: float
-    mapped_mb: float
-    threads: int
 
 
 class Cell(Protocol):
@@ -198,7 +162,7 @@ class Child:
 
     def figures(self) -> Figures | None:
         """What it has used and has now; None: it has been killed in this very moment."""
-        return _figures(self.pid)
+        return figures_of(self.pid)
 
     def gone(self, report: Report) -> None:
         """Its keeper has reaped it."""
@@ -228,9 +192,9 @@ class Child:
             return Ending(result=self._result, usage=usage, layers=self.layers)
         failure = self._failure
         if failure is None:
-            failure = _why(report, usage, self.plan.grant, killed=self._killed)
+            failure = why_ended(report, usage, self.plan.grant, killed=self._killed)
         elif self.plan.command is not None:
-            failure = _met(failure, report, usage, self.plan.grant)
+            failure = limit_met(failure, report, usage, self.plan.grant)
         return Ending(failure=failure, usage=usage, layers=self.layers)
 
     def _send(self, data: bytes) -> None:
@@ -332,7 +296,7 @@ class Child:
         heard, self._heard = self._heard, None
         if heard is None:
             return
-        found = _figures(self.pid)
+        found = figures_of(self.pid)
         if found is None:
             usage = Usage(wall_s=time.monotonic() - self._begun)
         else:
@@ -363,8 +327,8 @@ class Child:
             or self._unsent
             or found.threads > 1
             or found.cpu_s >= TIRED_CPU_S
-            or _keeps_much(newborn, found, self.plan.grant)
-            or not _reset_peak(self.pid)
+            or keeps_much(newborn, found, self.plan.grant)
+            or not reset_peak(self.pid)
         ):
             return None
         self._over = True
@@ -391,81 +355,3 @@ class Child:
             self._loop.remove_writer(self._channel)
             self._channel.close()
             self._sent.set()
-
-
-def _keeps_much(newborn: Figures, found: Figures, grant: Grant) -> bool:
-    """Whether tasks have left so much that the next one would miss it."""
-    kept = max(found.memory_mb - newborn.memory_mb, found.mapped_mb - newborn.mapped_mb)
-    return grant.memory_mb is not None and kept > _MOST_KEPT * grant.memory_mb
-
-
-def _figures(pid: int) -> Figures | None:
-    try:
-        cpu_s = time.clock_gettime(~pid << 3 | _CPU_OF_PROCESS)
-        status = _read_all(f"/proc/{pid}/status")
-        mapped = int(status.split(b"VmSize:", 1)[1].split(None, 1)[0])
-        peak = int(status.split(b"VmHWM:", 1)[1].split(None, 1)[0])
-        resident = int(status.split(b"VmRSS:", 1)[1].split(None, 1)[0])
-        threads = int(status.split(b"Threads:", 1)[1].split(None, 1)[0])
-    except (OSError, IndexError) as error:
-        _LOG.debug("what process %d has used is not known: %s", pid, error)
-        return None
-    return Figures(cpu_s, peak / 1024, resident / 1024, mapped / 1024, threads)
-
-
-def _reset_peak(pid: int) -> bool:
-    """Have the kernel measure the peak of its memory from here on; False: it cannot be had."""
-    try:
-        descriptor = os.open(f"/proc/{pid}/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
-    except OSError as error:
-        _LOG.debug("the peak of process %d cannot be reset: %s", pid, error)
-        return False
-    try:
-        os.write(descriptor, _RESET_PEAK)
-    except OSError as error:  # it is gone in this moment
-        _LOG.debug("the peak of process %d cannot be reset: %s", pid, error)
-        return False
-    finally:
-        os.close(descriptor)
-    return True
-
-
-def _read_all(path: str) -> bytes:
-    """Half the time of a file object, while an outcome waits."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.read(descriptor, 8192)
-    finally:
-        os.close(descriptor)
-
-
-def _why(report: Report, usage: Usage, grant: Grant, *, killed: bool) -> Failure:
-    """What the kernel's report of a child without a last word means."""
-    status = report.status
-    number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-    if report.starved:
-        why = f"the kernel ended it at {usage.memory_mb:.0f} MiB, of {grant.memory_mb:g} granted"
-        return Failure("MemoryExceeded", why)
-    limit = grant.cpu_seconds
-    if limit is not None and (number == signal.SIGXCPU or (number and usage.cpu_s >= limit)):
-        return Failure("CpuExceeded", f"{usage.cpu_s:.2f} s of CPU, of {limit:g} that are granted")
-    if killed:
-        return Failure("Crashed", "it was killed by its host")
-    if number:
-        return Failure("Crashed", f"it died of {signal.Signals(number).name}")
-    return Failure("Crashed", f"it exited with {os.WEXITSTATUS(status)} and without a result")
-
-
-def _met(failure: Failure, report: Report, usage: Usage, grant: Grant) -> Failure:
-    """The limit of its group that a command has met, before what its end says: of a process that
-    was killed, or not made, the command itself knows only that."""
-    if report.starved:
-        kind = "MemoryExceeded"
-        why = f"the kernel ended a process of it for want of memory, at {usage.memory_mb:.0f} MiB, "
-        why += f"of {grant.memory_mb:g} granted to all"
-    elif report.tasks and failure.type == "CommandFailed":
-        kind, tasks = "ProcessesExceeded", report.tasks - _STAGE
-        why = f"it had {tasks}, of the {tasks} processes and threads that are granted"
-    else:
-        return failure
-    return Failure(kind, f"{why}; {failure.message}", trace=failure.trace)
