@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-_BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
+from tests.benches import measured
 
 _BUSY = 1.5  # on a quiet machine it is 0.5; where all wait for the CPU, little is left of that
 
@@ -18,17 +15,8 @@ def test_with_the_same_promise_a_wide_superstep_is_no_slower_than_with_sqlite_or
     tmp_path: Path, tell: Callable[[str], None]
 ):
     found = tmp_path / "found.json"
-    command = ["langgraph_savers.py", "--rounds", "1", "--promise", "fsync", "--json", str(found)]
-    done = subprocess.run(
-        [sys.executable, *command],
-        cwd=_BENCHMARKS,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    tell(f"LangGraph savers:\n{done.stdout.strip()}")
+    options = ("--rounds", "1", "--promise", "fsync", "--json", str(found))
+    tell(f"LangGraph savers:\n{measured('langgraph_savers', *options)}")
     wide = {name: times["500"] for name, times in json.loads(found.read_text())["fsync"].items()}
     slowest = _BUSY * min(wide["SQLite"], wide["Postgres"])
     assert wide["JetStream"] < slowest
