@@ -13,32 +13,11 @@ import pytest
 from callboard_agents import HostOptions, command_agent
 from callboard_agents.cell_plans import cell_plans
 from callboard_agents.sandbox import Ending, Nursery, TaskHeader, available, open_nursery
+from tests.heard import Heard
 
-__all__ = ["MISSING", "Heard", "begin", "failed", "measured", "needs", "opened", "run"]
+__all__ = ["MISSING", "begin", "failed", "measured", "needs", "opened", "run"]
 
 MISSING = [layer for layer, reason in available().items() if reason]
-
-
-class Heard:
-    """What one child says, and its end."""
-
-    def __init__(self, until: bytes = b"") -> None:
-        self.told_of: list[tuple[str, Any]] = []
-        self.until = until
-        self.reached = asyncio.Event()
-        self.end: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
-
-    def told(self, kind: str, data: bytes) -> None:
-        self.told_of.append((kind, json.loads(data or b"null")))
-        if self.until and self.until in data:
-            self.reached.set()
-
-    def asked(self, number: int, kind: str, data: bytes) -> None:
-        raise AssertionError((number, kind, data))
-
-    def ended(self, ending: Ending) -> None:
-        if not self.end.done():  # a test that has failed closes what runs
-            self.end.set_result(ending)
 
 
 def opened(*words: str, folder: Path, **declared: Any) -> Any:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 
+from callboard_agents.sandbox.figures import read_kernel
 from callboard_agents.sandbox.living import Living, LivingCell
 
 __all__ = ["Cost", "Footprint"]
@@ -26,7 +27,6 @@ _MIB = 1024 * 1024
 _APART = 0.25  # seconds between two looks: the kernel tells CPU in hundredths of a second
 _BOUND = 0.02  # seconds that a look may take
 _MOST_BELOW = 256  # processes of one cell that are looked at
-_READ = 8192  # bytes of a file of /proc
 _PARENT, _TIMES, _THREADS = 1, (11, 12, 13, 14), 17  # words of `stat` behind the name
 
 
@@ -159,7 +159,7 @@ def _pids_below(parent: _Process) -> list[int]:
     folder = Path(f"/proc/{parent.pid}/task")
     try:
         threads = folder.iterdir() if parent.threads > 1 else [folder / str(parent.pid)]
-        found = [_content(f"{thread}/children").split() for thread in threads]
+        found = [read_kernel(f"{thread}/children").split() for thread in threads]
     except OSError:  # it has just ended
         return []
     return [int(pid) for pids in found for pid in pids]
@@ -168,7 +168,7 @@ def _pids_below(parent: _Process) -> list[int]:
 def _read(pid: int, parent: int) -> _Process | None:
     """None: it is gone, or that is another process by now."""
     try:
-        words = _content(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+        words = read_kernel(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     except OSError:
         return None
     if len(words) <= _THREADS or int(words[_PARENT]) != parent:
@@ -180,7 +180,7 @@ def _read(pid: int, parent: int) -> _Process | None:
 def _own_mb(pid: int) -> float:
     """Memory of a process that is no file's: its own, and what it shares with its parent."""
     try:
-        _, resident, shared, *_ = _content(f"/proc/{pid}/statm").split()
+        _, resident, shared, *_ = read_kernel(f"/proc/{pid}/statm").split()
     except (OSError, ValueError):
         return 0.0
     return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE") / _MIB
@@ -198,15 +198,7 @@ def _rest_mb(living: Living) -> float | None:
 def _private_mb(pid: int) -> float:
     """What a process shares with nobody; costly. 0 where the kernel does not let this one look."""
     try:
-        lines = _content(f"/proc/{pid}/smaps_rollup").splitlines()
+        lines = read_kernel(f"/proc/{pid}/smaps_rollup").splitlines()
     except OSError:
         return 0.0
     return sum(int(line.split()[1]) for line in lines if line.startswith(b"Private_")) / 1024
-
-
-def _content(path: str) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.read(descriptor, _READ)
-    finally:
-        os.close(descriptor)

@@ -13,7 +13,8 @@ import pytest
 
 from callboard_agents import Limits
 from callboard_broker.errors import BadInput
-from tests.one_command import MISSING, Heard, begin, failed, measured, needs, opened, run
+from tests.heard import Heard
+from tests.one_command import MISSING, begin, failed, measured, needs, opened, run
 from tests.open_folders import PYTHON, open_folder, write_script
 
 pytestmark = pytest.mark.timeout(60)
@@ -106,7 +107,7 @@ async def test_standard_error_is_logged_and_tells_progress(folder: Path):
         heard = Heard()
         await begin(nursery, heard)
         assert (await heard.end).result == b"1"
-    assert [what for what in heard.told_of if what[0] != "heartbeat"] == [
+    assert [what for what in heard.words if what[0] != "heartbeat"] == [
         ("log", {"text": "begun", "logger": "stderr"}),
         ("progress", {"at": 1}),
         ("log", {"text": "::progress oops", "logger": "stderr"}),
@@ -177,7 +178,7 @@ async def test_sigterm_reaches_all_of_it_and_lets_it_clean_up(folder: Path):
             await heard.reached.wait()
             child.cancel()
             assert failed(await heard.end)[0] == "CommandFailed"
-        assert ("log", {"text": "bye", "logger": "stderr"}) in heard.told_of
+        assert ("log", {"text": "bye", "logger": "stderr"}) in heard.words
 
 
 async def test_nothing_that_it_started_is_left(folder: Path):

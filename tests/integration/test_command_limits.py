@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from callboard_agents import Limits
-from tests.one_command import MISSING, Heard, begin, failed, measured, needs, opened, run
+from tests.heard import Heard
+from tests.one_command import MISSING, begin, failed, measured, needs, opened, run
 from tests.open_folders import PYTHON, open_folder
 
 pytestmark = pytest.mark.timeout(60)

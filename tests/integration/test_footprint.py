@@ -18,8 +18,9 @@ from callboard_agents.footprint import Cost, Footprint
 from callboard_agents.loading import load
 from callboard_agents.sandbox import CellPlan, Grant, Nursery, TaskHeader, open_nursery
 from callboard_agents.sandbox.living import Living
+from tests.heard import Heard
 from tests.hosts import open_stage
-from tests.one_command import Heard, begin, opened
+from tests.one_command import begin, opened
 from tests.open_folders import PYTHON, open_folder
 from tests.servers import NatsServer
 

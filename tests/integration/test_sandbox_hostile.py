@@ -29,28 +29,12 @@ from callboard_agents.sandbox import (
     available,
     open_nursery,
 )
+from tests.heard import Heard
 
 pytestmark = pytest.mark.timeout(60)
 
 AGENTS = Path(__file__).parent.parent / "hostile_agents.py"
 MISSING = [layer for layer, reason in available().items() if reason]
-
-
-class Heard:
-    """What one child says, and its end."""
-
-    def __init__(self) -> None:
-        self.told_of: list[tuple[str, bytes]] = []
-        self.end: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
-
-    def told(self, kind: str, data: bytes) -> None:
-        self.told_of.append((kind, data))
-
-    def asked(self, number: int, kind: str, data: bytes) -> None:
-        raise AssertionError((number, kind, data))
-
-    def ended(self, ending: Ending) -> None:
-        self.end.set_result(ending)
 
 
 @asynccontextmanager

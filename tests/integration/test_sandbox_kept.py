@@ -17,28 +17,11 @@ import pytest
 
 from callboard_agents.sandbox import CellPlan, Ending, Grant, Nursery, TaskHeader, open_nursery
 from callboard_agents.sandbox import nursery as nursery_module
+from tests.heard import Heard
 
 pytestmark = pytest.mark.timeout(60)
 
 AGENTS = Path(__file__).parent.parent / "kept_agents.py"
-
-
-class Heard:
-    """The end of one task."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.end: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
-
-    def told(self, kind: str, data: bytes) -> None:
-        assert kind == "log"
-        self.lines.append(json.loads(data)["text"])
-
-    def asked(self, number: int, kind: str, data: bytes) -> None:
-        raise AssertionError((number, kind, data))
-
-    def ended(self, ending: Ending) -> None:
-        self.end.set_result(ending)
 
 
 @asynccontextmanager

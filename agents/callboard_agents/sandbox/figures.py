@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 from callboard_agents.sandbox.grant import Grant
 
-__all__ = ["Figures", "figures_of", "keeps_much", "reset_peak"]
+__all__ = ["Figures", "figures_of", "keeps_much", "read_kernel", "reset_peak"]
 
 _MOST_KEPT = 0.1  # of the memory that is granted, by a process that runs another task
 _RESET_PEAK = b"5"
+_READ = 8192  # bytes of a file of /proc
 _CPU_OF_PROCESS = 2  # of all its threads: the clock in clock_getcpuclockid(3)
 _LOG = logging.getLogger("callboard.host")
 
@@ -36,7 +37,7 @@ def figures_of(pid: int) -> Figures | None:
     """None: it has been killed in this very moment."""
     try:
         cpu_s = time.clock_gettime(~pid << 3 | _CPU_OF_PROCESS)
-        status = _read_all(f"/proc/{pid}/status")
+        status = read_kernel(f"/proc/{pid}/status")
         mapped = int(status.split(b"VmSize:", 1)[1].split(None, 1)[0])
         peak = int(status.split(b"VmHWM:", 1)[1].split(None, 1)[0])
         resident = int(status.split(b"VmRSS:", 1)[1].split(None, 1)[0])
@@ -70,10 +71,11 @@ def reset_peak(pid: int) -> bool:
     return True
 
 
-def _read_all(path: str) -> bytes:
-    """Half the time of a file object, while an outcome waits."""
+def read_kernel(path: str) -> bytes:
+    """Return what a short file of /proc says, in half the time of a file object: outcomes and beats
+    wait for it. Raises `OSError` if the process is gone."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return os.read(descriptor, 8192)
+        return os.read(descriptor, _READ)
     finally:
         os.close(descriptor)
